@@ -1,0 +1,1 @@
+"""The Transformer: model, tokenizer, sampling, search, checkpoints, engine. No training, no UI."""

@@ -1,0 +1,1 @@
+"""The engine process: protocol, sessions, server. Importing this package loads no torch."""

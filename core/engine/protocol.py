@@ -1,0 +1,361 @@
+"""The messages between the app and the engine: one JSON object a line, typed by ``op`` / ``event``.
+
+Requests go down (stdin of the engine), events come up (stdout). Every event carries the ``id`` of
+the request it answers; ``id`` 0 is the engine speaking for itself. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from tfm.core.sampling.settings import NEUTRAL, SamplingSettings
+
+PROTOCOL_VERSION = 1
+
+
+# --------------------------------------------------------------------------- shared records
+class Lane(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence to generate: a prompt, settings and a seed."""
+
+    prompt: str  # source sentence (encoder-decoder) or text to continue (decoder-only)
+    settings: SamplingSettings = NEUTRAL
+    seed: int = 0
+    prefix: tuple[int, ...] = ()  # target token ids that are already decided ("go on from here")
+    messages: tuple[dict[str, str], ...] = ()  # chat turns {"role", "content"}; replaces prompt
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One rival for a position: its raw and final probability and the stage that removed it."""
+
+    token: int
+    piece: str
+    raw: float
+    final: float
+    removed_by: str = ""
+
+
+class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage of the chain did at one position."""
+
+    stage: str
+    left: int
+    mass: float  # raw probability mass of what is left
+    entropy_before: float  # nats
+    entropy_after: float
+    removed: tuple[str, ...] = ()  # pieces of the most probable tokens it removed
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint as a list shows it."""
+
+    name: str
+    path: str
+    family: str
+    n_parameters: int
+    vocab_size: int
+    max_positions: int
+    size_bytes: int
+    summary: str = ""  # the card's first line
+    source: Literal["bundled", "local", "path"] = "local"
+    problem: str = ""  # why it cannot be used, else empty
+    scores: dict[str, float] = {}
+    chat: bool = False  # carries a chat template
+    languages: tuple[str, ...] = ()  # names of source and target language, for translation
+
+
+# --------------------------------------------------------------------------- requests
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="op"):
+    id: int
+
+
+class Hello(Request, frozen=True, kw_only=True, tag="hello"):
+    version: int = PROTOCOL_VERSION
+
+
+class ModelsList(Request, frozen=True, kw_only=True, tag="models.list"):
+    pass
+
+
+class ModelLoad(Request, frozen=True, kw_only=True, tag="model.load"):
+    model: str
+    precision: Literal["auto", "fp32", "bf16", "int8", "int4"] = "auto"
+
+
+class Generate(Request, frozen=True, kw_only=True, tag="generate"):
+    """Decode all lanes as one batch; answers Token events, a LaneDone a lane, then Done."""
+
+    model: str
+    lanes: tuple[Lane, ...]
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    n_top: int = 5  # candidates reported a token; 0 turns the reports off
+    trace: bool = False  # report every stage (StageReport) too
+
+
+class Beam(Request, frozen=True, kw_only=True, tag="beam"):
+    """Beam search for each source; answers BeamStep events, a LaneDone a source, then Done."""
+
+    model: str
+    sources: tuple[str, ...]
+    width: int = 5
+    length_penalty: float = 1.0
+    max_tokens: int = 128
+
+
+class Tune(Request, frozen=True, kw_only=True, tag="tune"):
+    """New settings for a running Generate; they act at the next token."""
+
+    target: int
+    settings: SamplingSettings
+    lane: int | None = None  # None: every lane
+
+
+class Resample(Request, frozen=True, kw_only=True, tag="resample"):
+    """Generate anew from a position of one lane, optionally with a token put there by hand."""
+
+    model: str
+    lane: Lane
+    keep: int  # tokens of lane.prefix to keep
+    token: int | None = None
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    n_top: int = 5
+
+
+class Score(Request, frozen=True, kw_only=True, tag="score"):
+    """Log-probability of each token of a given text (given a source, for translation)."""
+
+    model: str
+    text: str
+    source: str = ""
+
+
+class Attend(Request, frozen=True, kw_only=True, tag="attend"):
+    """Attention maps for a source/target pair or one text."""
+
+    model: str
+    text: str
+    source: str = ""
+
+
+class Fill(Request, frozen=True, kw_only=True, tag="fill"):
+    """The top candidates of each mask in the text."""
+
+    model: str
+    text: str
+    n_top: int = 5
+
+
+class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
+    target: int
+
+
+class RunsList(Request, frozen=True, kw_only=True, tag="runs.list"):
+    pass
+
+
+class RunStart(Request, frozen=True, kw_only=True, tag="run.start"):
+    config: str  # path of a TOML file on the engine's machine
+    overrides: dict[str, str] = {}
+    resume: str = ""
+
+
+class RunFollow(Request, frozen=True, kw_only=True, tag="run.follow"):
+    """Answers RunEvents batches from ``after_seq`` on until cancelled or the run has ended."""
+
+    run: str
+    after_seq: int = -1
+
+
+class RunControl(Request, frozen=True, kw_only=True, tag="run.control"):
+    run: str
+    command: str  # see tfm.train.events.COMMANDS
+    args: dict[str, Any] = {}
+
+
+class BoxStats(Request, frozen=True, kw_only=True, tag="box.stats"):
+    pass
+
+
+class Shutdown(Request, frozen=True, kw_only=True, tag="shutdown"):
+    pass
+
+
+AnyRequest = (
+    Hello | ModelsList | ModelLoad | Generate | Beam | Tune | Resample | Score | Attend | Fill
+    | Cancel | RunsList | RunStart | RunFollow | RunControl | BoxStats | Shutdown
+)  # fmt: skip
+
+
+# --------------------------------------------------------------------------- events
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    id: int
+
+
+class Welcome(Event, frozen=True, kw_only=True, tag="welcome"):
+    version: int
+    app_version: str
+    device: str  # "cpu", "cuda:0 NVIDIA ..."
+    host: str
+    pid: int
+    threads: int
+
+
+class ModelsListed(Event, frozen=True, kw_only=True, tag="models"):
+    models: tuple[ModelInfo, ...]
+
+
+class LoadProgress(Event, frozen=True, kw_only=True, tag="load.progress"):
+    fraction: float
+    stage: str = ""
+
+
+class ModelLoaded(Event, frozen=True, kw_only=True, tag="model.loaded"):
+    info: ModelInfo
+    device: str
+    precision: str
+    seconds: float
+
+
+class Token(Event, frozen=True, kw_only=True, tag="token"):
+    lane: int
+    position: int  # index among the generated tokens, prefix included
+    token: int
+    piece: str  # exact new text; incomplete characters are held back until they are whole
+    logprob: float  # nats, under the model's raw distribution
+    entropy: float  # nats, of the raw distribution
+    probability: float  # final probability it was drawn with
+    top: tuple[Candidate, ...] = ()
+    trace: tuple[StageReport, ...] = ()
+    settings_mark: bool = False  # first token drawn under new settings
+
+
+class BeamHypothesis(msgspec.Struct, frozen=True, kw_only=True):
+    text: str
+    score: float
+
+
+class BeamStep(Event, frozen=True, kw_only=True, tag="beam.step"):
+    lane: int
+    position: int
+    hypotheses: tuple[BeamHypothesis, ...]  # best first
+
+
+class LaneDone(Event, frozen=True, kw_only=True, tag="lane.done"):
+    lane: int
+    reason: Literal["eos", "length", "stop", "cancelled"]
+    text: str
+    tokens: tuple[int, ...]
+    logprob: float
+    score: float | None = None  # beam: length-normalised
+    n_prompt: int = 0
+
+
+class Done(Event, frozen=True, kw_only=True, tag="done"):
+    """The request is answered in full; nothing more comes with this id."""
+
+    seconds: float = 0.0
+    n_tokens: int = 0
+    tokens_per_second: float = 0.0
+    detail: dict[str, Any] = {}
+
+
+class ScoredToken(msgspec.Struct, frozen=True, kw_only=True):
+    token: int
+    piece: str
+    logprob: float
+    entropy: float
+    rank: int
+
+
+class Scored(Event, frozen=True, kw_only=True, tag="scored"):
+    tokens: tuple[ScoredToken, ...]
+    logprob: float
+    perplexity: float
+
+
+class MaskFill(msgspec.Struct, frozen=True, kw_only=True):
+    position: int
+    candidates: tuple[Candidate, ...]
+
+
+class Filled(Event, frozen=True, kw_only=True, tag="filled"):
+    pieces: tuple[str, ...]
+    masks: tuple[MaskFill, ...]
+
+
+class Attended(Event, frozen=True, kw_only=True, tag="attended"):
+    source_pieces: tuple[str, ...]
+    target_pieces: tuple[str, ...]
+    kind: Literal["self", "cross"]
+    layers: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]  # layer, head, query, key
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as a list shows it."""
+
+    run: str
+    path: str
+    state: Literal["running", "paused", "finished", "stopped", "failed", "lost"]
+    step: int = 0
+    total_steps: int = 0
+    started: float = 0.0  # seconds since the epoch
+    owner: str = ""  # host:pid
+    best: dict[str, float] = {}
+
+
+class RunsListed(Event, frozen=True, kw_only=True, tag="runs"):
+    runs: tuple[RunInfo, ...]
+
+
+class RunStarting(Event, frozen=True, kw_only=True, tag="run.started"):
+    run: str
+    path: str
+
+
+class RunEvents(Event, frozen=True, kw_only=True, tag="run.events"):
+    """Raw lines of the run's event log, decoded by tfm.train.events."""
+
+    run: str
+    lines: tuple[str, ...]
+    bad_lines: int = 0
+
+
+class Box(Event, frozen=True, kw_only=True, tag="box"):
+    cpu_percent: float
+    memory_used: int
+    memory_total: int
+    gpus: tuple[dict[str, Any], ...] = ()
+
+
+class Error(Event, frozen=True, kw_only=True, tag="error"):
+    """The request cannot be served; nothing more comes with this id."""
+
+    kind: Literal["bad_request", "not_found", "bad_checkpoint", "out_of_memory", "unsupported", "internal"]
+    message: str
+
+
+AnyEvent = (
+    Welcome | ModelsListed | LoadProgress | ModelLoaded | Token | BeamStep | LaneDone | Done | Scored
+    | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
+)  # fmt: skip
+
+_request_decoder = msgspec.json.Decoder(AnyRequest)
+_event_decoder = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(message: Request | Event) -> bytes:
+    """One line, newline included."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> AnyRequest:
+    """Raises msgspec.DecodeError on anything that is no request."""
+    return _request_decoder.decode(line)
+
+
+def decode_event(line: bytes) -> AnyEvent:
+    """Raises msgspec.DecodeError on anything that is no event."""
+    return _event_decoder.decode(line)

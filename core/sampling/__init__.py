@@ -1,0 +1,1 @@
+"""Sampling: settings, stages, chain, keyed noise."""

@@ -1,0 +1,1 @@
+"""Training: data, objectives, loop, evaluation, runs. No UI."""

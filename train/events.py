@@ -1,0 +1,110 @@
+"""What a training run tells the world: one frozen record a line of ``events.jsonl``. No torch.
+
+The trainer yields these records; printing, the event log, the panel and the tests are
+interchangeable readers of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+COMMANDS = ("pause", "resume", "save", "stop", "learning_rate", "evaluate", "bookmark", "rollback", "prompts")
+
+
+class TrainEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    seq: int = -1  # given by the event log
+    time: float = 0.0  # seconds since the epoch, given by the event log
+
+
+class RunStarted(TrainEvent, frozen=True, kw_only=True, tag="started"):
+    run: str
+    objective: str
+    n_parameters: int
+    total_steps: int
+    steps_per_epoch: int
+    device: str
+    precision: str
+    resumed_from: int | None = None
+
+
+class Step(TrainEvent, frozen=True, kw_only=True, tag="step"):
+    """Means over the optimiser steps since the last such event."""
+
+    step: int
+    epoch: float  # fractional
+    loss: float  # nats a target token, label smoothing included
+    nll: float  # nats a target token
+    accuracy: float  # share of target tokens predicted right
+    grad_norm: float
+    learning_rate: float
+    tokens: int  # real target tokens so far, padding not counted
+    tokens_per_second: float
+    seconds: float  # training time so far, over all resumes
+
+
+class Evaluated(TrainEvent, frozen=True, kw_only=True, tag="eval"):
+    step: int
+    loss: float
+    perplexity: float
+    accuracy: float
+    bleu: float | None = None
+    chrf: float | None = None
+    best: bool = False
+    seconds: float = 0.0
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    source: str
+    reference: str
+    output: str
+
+
+class Samples(TrainEvent, frozen=True, kw_only=True, tag="samples"):
+    step: int
+    samples: tuple[Sample, ...]
+
+
+class CheckpointSaved(TrainEvent, frozen=True, kw_only=True, tag="checkpoint"):
+    step: int
+    path: str  # relative to the run directory
+    reason: Literal["interval", "best", "command", "stop", "final", "average"]
+
+
+class CommandDone(TrainEvent, frozen=True, kw_only=True, tag="command"):
+    """The acknowledgement of a file of the control inbox."""
+
+    command_id: str
+    command: str
+    args: dict[str, Any] = {}
+    ok: bool = True
+    message: str = ""
+    step: int = 0
+
+
+class Notice(TrainEvent, frozen=True, kw_only=True, tag="notice"):
+    level: Literal["info", "warning", "error"]
+    message: str
+
+
+class RunEnded(TrainEvent, frozen=True, kw_only=True, tag="ended"):
+    reason: Literal["finished", "stopped", "early", "time", "failed"]
+    step: int
+    message: str = ""
+
+
+AnyTrainEvent = (
+    RunStarted | Step | Evaluated | Samples | CheckpointSaved | CommandDone | Notice | RunEnded
+)  # fmt: skip
+_decoder = msgspec.json.Decoder(AnyTrainEvent)
+
+
+def decode(line: bytes | str) -> AnyTrainEvent:
+    """Raises msgspec.DecodeError on a line that is no event."""
+    return _decoder.decode(line)
+
+
+def encode(event: TrainEvent) -> bytes:
+    """One line, newline included."""
+    return msgspec.json.encode(event) + b"\n"

@@ -1,0 +1,1 @@
+"""The terminal: commands, app, client of the engine. Never imports torch."""
