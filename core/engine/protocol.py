@@ -2,6 +2,23 @@
 
 Requests go down (stdin of the engine), events come up (stdout). Every event carries the ``id`` of
 the request it answers; ``id`` 0 is the engine speaking for itself. Nothing here imports torch.
+
+The order of things, for whoever writes another client:
+
+- ``hello`` is answered by one ``welcome`` at once, before torch is loaded, so its ``device`` is
+  empty. When torch is there, a second ``welcome`` with ``id`` 0 names the device. Nothing needs to
+  wait for it.
+- Every other request is closed by exactly one ``done`` or ``error`` with its id, after whatever
+  else it answers (``models``, ``token``, ``lane.done``, ...). Nothing with that id follows.
+- ``cancel`` and ``tune`` are seen between two steps of a running request and closed by a ``done``
+  whose ``detail`` is ``{"found": bool}``: a target that has just ended is no error. A cancelled
+  ``generate`` or ``beam`` still sends a ``lane.done`` (reason ``cancelled``) for each lane that was
+  going on, then its ``done``; any other cancelled request is closed by ``done`` with
+  ``{"cancelled": true}``.
+- A ``model`` that is not loaded yet is loaded when a request names it; ``model.load`` does it ahead
+  of time, with progress.
+- A line that is no request is answered by an ``error`` with its id where it has one, else ``id`` 0.
+- End of input is ``shutdown``.
 """
 
 from __future__ import annotations
