@@ -1,0 +1,66 @@
+# Everything goes through here: `make run`, `make test`, `make check`. The first call sets up .venv, later ones do not.
+
+# The first of these that is Python 3.11 or newer. Name another one with `make run PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := core train tui checkpoints tests bench
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-long check format format-check lint types imports bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## the .venv with the pinned packages; the other targets do this themselves
+
+# The stamp is written last, so a set-up that was interrupted is done again.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "tfm-tui needs Python 3.11 or newer and found none." \
+	    "Install one, or name it: make run PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tfm-tui needs Python 3.11 or newer" \
+	    "and $(PYTHON) is not. Name a newer one: make run PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
+	    "Install it (on Debian and Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
+	@echo "Setting up $(VENV) once; PyTorch makes this a download of some minutes." >&2
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --quiet setuptools
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+run: $(READY) ## open the app
+	@$(BIN)/tfm-tui
+
+test: $(READY) ## the tests, without those marked slow
+	$(BIN)/pytest
+
+test-long: $(READY) ## all tests, the slow ones too
+	$(BIN)/pytest -m "not network"
+
+check: format-check lint types imports test ## everything that must hold before a commit
+
+format: $(READY) ## rewrite the sources as the formatter wants them
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+format-check: $(READY)
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(READY) ## tui -> train -> core, and nothing heavy where it does not belong
+	$(BIN)/lint-imports
+
+bench: $(READY) ## measurements of this machine, as plain tables
+	$(BIN)/python -m bench
+
+clean: ## remove the set-up and everything that can be made again; runs/ and checkpoints stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
