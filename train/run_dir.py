@@ -146,8 +146,9 @@ class RunDir:
             if (path / "config.toml").is_file():
                 return cls(path)
         known = [folder.name for folder in _run_folders(home)]
-        near = [name for name in known if name.startswith(text)][-3:] if text else []
-        near = near or difflib.get_close_matches(text, known, n=3, cutoff=0.5)
+        beginnings = {name: name[: len(text)] for name in known}  # "en-ed" is near en-de-1122-1503
+        close = difflib.get_close_matches(text, [*known, *beginnings.values()], n=5, cutoff=0.6)
+        near = [name for name in known if text and (name in close or beginnings[name] in close)][-3:]
         hint = f"; did you mean {' or '.join(near)}?" if near else f" in {home}"
         raise ValueError(f"no run {text!r}{hint}")
 
