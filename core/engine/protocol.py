@@ -12,9 +12,8 @@ The order of things, for whoever writes another client:
   else it answers (``models``, ``token``, ``lane.done``, ...). Nothing with that id follows.
 - ``cancel`` and ``tune`` are seen between two steps of a running request and closed by a ``done``
   whose ``detail`` is ``{"found": bool}``: a target that has just ended is no error. A cancelled
-  ``generate`` or ``beam`` still sends a ``lane.done`` (reason ``cancelled``) for each lane that was
-  going on, then its ``done``; any other cancelled request is closed by ``done`` with
-  ``{"cancelled": true}``.
+  ``generate``, ``resample`` or ``beam`` still sends a ``lane.done`` (reason ``cancelled``) for each
+  lane that was going on; a cancelled request is closed by ``done`` with ``{"cancelled": true}``.
 - A ``model`` that is not loaded yet is loaded when a request names it; ``model.load`` does it ahead
   of time, with progress.
 - A line that is no request is answered by an ``error`` with its id where it has one, else ``id`` 0.

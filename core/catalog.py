@@ -1,0 +1,198 @@
+"""Which checkpoints are there: bundled ones, those under ``$TFM_HOME``, any path. No torch.
+
+Everything a list shows is read from small files (config.json, card.md, training.json) and from the
+header of model.safetensors, so that listing a hundred checkpoints costs milliseconds and no memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import platformdirs
+
+from tfm.core.config import ModelConfig
+from tfm.core.engine.protocol import ModelInfo
+
+WEIGHTS = "model.safetensors"
+SMALL_FILE = 1 << 20  # bytes; config, card and training record are text that a person reads
+MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+MAX_SUMMARY = 200  # characters
+
+Source = Literal["bundled", "local", "path"]
+
+
+class NoSuchCheckpoint(ValueError):
+    """The name or path given names no checkpoint."""
+
+
+def checkpoint_home() -> Path:
+    """The user's own folder: ``$TFM_HOME``, else the platform's user data folder.
+
+    Checkpoints lie in ``checkpoints/`` below it. Nothing is created here.
+    """
+    named = os.environ.get("TFM_HOME")
+    return Path(named).expanduser() if named else platformdirs.user_data_path("tfm-tui", appauthor=False)
+
+
+def bundled_folder() -> Path:
+    """The folder of the checkpoints that ship with the package."""
+    return Path(str(importlib.resources.files("tfm.checkpoints")))
+
+
+def find_checkpoint(name_or_path: str) -> Path:
+    """The folder of a bundled checkpoint, of one under ``$TFM_HOME``, or of a path, in this order.
+
+    Raises:
+        NoSuchCheckpoint: (a ValueError) one sentence, with the names that come near.
+    """
+    if not name_or_path.strip() or "\0" in name_or_path:
+        raise NoSuchCheckpoint("no model named; `tfm-tui models` lists those that are there")
+    named = dict(reversed([(folder.name, folder) for folder, _ in _folders()]))  # bundled ones win
+    if name_or_path in named:
+        return named[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if (path / "config.json").is_file():
+        return path.resolve()
+    shown = _shorten(name_or_path)
+    if path.is_dir():
+        within = sorted(child.name for child in path.iterdir() if (child / "config.json").is_file())
+        hint = f"; it holds {', '.join(within[-3:])}: name one of these" if within else ""
+        raise NoSuchCheckpoint(f"{shown} is no checkpoint folder (there is no config.json in it){hint}")
+    near = difflib.get_close_matches(name_or_path, named, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`tfm-tui models` lists those that are there"
+    raise NoSuchCheckpoint(f"no checkpoint {shown}: {hint}")
+
+
+def list_models() -> list[ModelInfo]:
+    """Bundled checkpoints, then those under ``$TFM_HOME``, each by name; broken ones say why."""
+    return [describe(folder, source) for folder, source in _folders()]
+
+
+def describe(folder: Path, source: Source | None = None) -> ModelInfo:
+    """What a list shows of one checkpoint folder. Never raises: ``problem`` says what is wrong."""
+    if source is None:
+        source = next((kind for known, kind in _folders() if known == folder), "path")
+    name = str(folder) if source == "path" else folder.name
+    info = ModelInfo(
+        name=name, path=str(folder), family="", n_parameters=0, vocab_size=0, max_positions=0,
+        size_bytes=0, source=source, summary=_summary(folder),
+        chat=(folder / "chat_template.jinja").is_file(),
+    )  # fmt: skip
+    try:
+        config = ModelConfig.from_json(_read_small(folder / "config.json"))
+        info = msgspec.structs.replace(
+            info, family=config.family, vocab_size=config.vocab_size, max_positions=config.max_positions
+        )
+        record = _training_record(folder)
+        scores, languages = record.get("scores"), record.get("languages")
+        info = msgspec.structs.replace(
+            info,
+            n_parameters=count_parameters(folder / WEIGHTS),
+            size_bytes=(folder / WEIGHTS).stat().st_size,
+            scores=_scores(scores),
+            languages=tuple(str(name) for name in languages) if isinstance(languages, list) else (),
+        )
+        if not (folder / "tokenizer.json").is_file():
+            raise ValueError("tokenizer.json is missing")
+    except (ValueError, OSError) as error:
+        return msgspec.structs.replace(info, problem=_sentence(error))
+    return info
+
+
+def count_parameters(path: Path) -> int:
+    """Numbers stored in a safetensors file, from its header alone.
+
+    Raises:
+        ValueError: the file is missing, cut short, or has no valid header.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER, size - 8):
+            raise ValueError(f"{path.name} is cut short or no safetensors file")
+        raw = file.read(length)
+    try:
+        header = msgspec.json.decode(raw, type=dict[str, dict[str, Any]])
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
+        count = sum(math.prod(entry["shape"]) for entry in tensors)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError):
+        raise ValueError(f"{path.name} has no valid safetensors header") from None
+    if size != 8 + length + end:
+        raise ValueError(f"{path.name} should be {8 + length + end:,} bytes long and is {size:,}")
+    return count
+
+
+def _folders() -> Iterator[tuple[Path, Source]]:
+    """Every checkpoint folder in the two places that are searched by name."""
+    places: tuple[tuple[Path, Source], ...] = (
+        (bundled_folder(), "bundled"),
+        (checkpoint_home() / "checkpoints", "local"),
+    )
+    for place, source in places:
+        try:
+            children = sorted(place.iterdir())
+        except OSError:  # not there, or not ours to read: then it holds nothing for us
+            continue
+        for child in children:
+            if child.is_dir() and not child.name.startswith((".", "_")):
+                yield child, source
+
+
+def _read_small(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(SMALL_FILE + 1)
+    if len(data) > SMALL_FILE:
+        raise ValueError(f"{path.name} is larger than {SMALL_FILE:,} bytes")
+    return data
+
+
+def _training_record(folder: Path) -> dict[str, Any]:
+    path = folder / "training.json"
+    if not path.is_file():
+        return {}
+    try:
+        return msgspec.json.decode(_read_small(path), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"training.json: {error}") from None
+
+
+def _scores(raw: object) -> dict[str, float]:
+    if not isinstance(raw, dict):
+        return {}
+    return {
+        str(name): float(value)
+        for name, value in raw.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _summary(folder: Path) -> str:
+    """The card's first line that says something, without its heading marks."""
+    try:
+        lines = _read_small(folder / "card.md").decode("utf-8", errors="replace").splitlines()
+    except (OSError, ValueError):
+        return ""
+    return next((text for line in lines if (text := line.strip("# \t"))), "")[:MAX_SUMMARY]
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError):
+        missing = isinstance(error, FileNotFoundError)
+        name = Path(str(error.filename or "a file")).name
+        return f"{name} is missing" if missing else f"{name} cannot be read: {error.strerror}"
+    return str(error)
+
+
+def _shorten(text: str) -> str:
+    text = repr(text) if len(text) <= MAX_SUMMARY else repr(text[:MAX_SUMMARY]) + "..."
+    return text
