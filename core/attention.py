@@ -69,11 +69,20 @@ class MultiHeadAttention(nn.Module):
         self, q_BHTd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """Attend and mix the heads: -> (B, T, D). ``causal`` needs T = S and no mask."""
-        heads_BHTd = F.scaled_dot_product_attention(
-            q_BHTd, k_BKSd, v_BKSd, attn_mask=mask, is_causal=causal, enable_gqa=self.n_heads != self.n_kv_heads
-        )
+        if q_BHTd.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # Over short rows bfloat16 attention is many times slower than float32 on a CPU.
+            with torch.autocast("cpu", enabled=False):
+                heads_BHTd = self._attend(q_BHTd.float(), k_BKSd.float(), v_BKSd.float(), mask, causal)
+        else:
+            heads_BHTd = self._attend(q_BHTd, k_BKSd, v_BKSd, mask, causal)
         mixed: Tensor = self.out_proj(heads_BHTd.transpose(1, 2).flatten(2))
         return mixed
+
+    def _attend(self, q_BHTd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        grouped = self.n_heads != self.n_kv_heads
+        return F.scaled_dot_product_attention(
+            q_BHTd, k_BKSd, v_BKSd, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+        )
 
     def weights(
         self, q_BHTd: Tensor, k_BKSd: Tensor, mask: Tensor | None = None, causal: bool = False

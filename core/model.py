@@ -10,6 +10,7 @@ token is real.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -208,14 +209,44 @@ class EncoderOnly(Transformer):
 
 
 Model = EncoderDecoder | DecoderOnly | EncoderOnly
+_FAMILIES = {"encoder-decoder": EncoderDecoder, "decoder-only": DecoderOnly, "encoder-only": EncoderOnly}
 
 
 def build_model(config: ModelConfig) -> Model:
     """A model with random weights (torch.manual_seed makes them repeatable), in training mode."""
-    families = {"encoder-decoder": EncoderDecoder, "decoder-only": DecoderOnly, "encoder-only": EncoderOnly}
-    model: Model = families[config.family](config)
+    model: Model = _FAMILIES[config.family](config)
     model.initialise()
     return model
+
+
+def assemble_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> Model:
+    """A model made of these very tensors, in evaluation mode; no second copy of them exists meanwhile.
+
+    ``weights`` are named as ``model.named_parameters()`` names them: a shared table stands there once.
+
+    Raises:
+        ValueError: naming the tensor that is missing, unknown or of the wrong shape.
+    """
+    with torch.device("meta"):
+        model: Model = _FAMILIES[config.family](config)
+    wanted = dict(model.named_parameters())
+    for name, parameter in wanted.items():
+        if name not in weights:
+            raise ValueError(f"tensor {name} is missing")
+        if weights[name].shape != parameter.shape:
+            found, right = list(weights[name].shape), list(parameter.shape)
+            raise ValueError(f"tensor {name} has shape {found}, but the config asks for {right}")
+    unknown = sorted(weights.keys() - wanted.keys())
+    if unknown:
+        raise ValueError(f"tensor {unknown[0]} has no place in this architecture")
+    replaced = {id(parameter): nn.Parameter(weights[name]) for name, parameter in wanted.items()}
+    device = next(iter(weights.values())).device
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, replaced[id(parameter)])
+        if isinstance(module, AbsolutePositions | RotaryPositions):
+            module.make_tables(config, device)
+    return model.eval()
 
 
 def _encode(

@@ -44,12 +44,17 @@ class AbsolutePositions(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.offset = config.position_offset
-        rows = config.max_positions + self.offset
         if config.positions == "learned":
-            self.table = nn.Parameter(torch.empty(rows, config.d_model))
+            self.table = nn.Parameter(torch.empty(config.max_positions + self.offset, config.d_model))
         else:
+            self.make_tables(config)
+
+    def make_tables(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        """Compute what is not learned; a checkpoint does not hold it."""
+        if config.positions == "sinusoidal":
+            rows = config.max_positions + self.offset
             table = sinusoidal_table(rows, config.d_model, config.sinusoidal_layout)
-            self.register_buffer("table", table, persistent=False)
+            self.register_buffer("table", table.to(device), persistent=False)
 
     def forward(self, x_BTD: Tensor, positions_BT: Tensor) -> Tensor:
         """(B, T, D), (B or 1, T) -> (B, T, D)."""
@@ -80,8 +85,12 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.make_tables(config)
+
+    def make_tables(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        """Compute the frequencies; a checkpoint does not hold them."""
         frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", frequencies.to(device), persistent=False)
 
     def forward(self, positions_BT: Tensor) -> Rotary:
         """(B or 1, T) -> cos, sin, each (B or 1, 1, T, d), float32."""

@@ -1,0 +1,279 @@
+"""The checkpoint folder: a model that explains itself, with no pickle anywhere.
+
+    model.safetensors   weights, each tensor once (a tied table is not repeated)
+    config.json         ModelConfig
+    tokenizer.json      the whole text pipeline
+    card.md             what it is, what it was made from, what it is good for
+    training.json       how it was made: scores, languages, data, versions
+    MANIFEST.json       size and SHA-256 of each file, written last
+
+A folder is written under a temporary name beside its place, flushed to the disk and renamed: the
+rename is the commit. More files (an optimiser's state) can be added to the same commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tfm.core.config import ModelConfig
+from tfm.core.model import Model, assemble_model
+from tfm.core.tokenizer import Tokenizer
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+REQUIRED = ("model.safetensors", "config.json", "tokenizer.json")
+
+
+class CheckpointError(ValueError):
+    """A sentence that names the folder or file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint."""
+
+    model: Model
+    config: ModelConfig
+    tokenizer: Tokenizer
+    path: Path
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+
+class _File(msgspec.Struct, frozen=True):
+    size: int
+    sha256: str
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    format: int
+    files: dict[str, _File]
+
+
+# --------------------------------------------------------------------------- writing
+def weights_of(model: torch.nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The parameters as a checkpoint holds them: on the CPU, shared ones once, optionally converted."""
+    return {
+        name: parameter.detach().to(device="cpu", dtype=dtype or parameter.dtype).contiguous()
+        for name, parameter in model.named_parameters()
+    }
+
+
+def save_checkpoint(
+    folder: Path | str,
+    model: Model | Mapping[str, Tensor],
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    card: str,
+    training: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    extra_tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a folder in one commit; an older one of the same name is replaced only at the end.
+
+    Args:
+        model: a model, or its weights by name.
+        extra_tensors: further safetensors files of the same commit, by file name.
+        extra_files: further plain files of the same commit, by file name.
+
+    Raises:
+        CheckpointError: the place cannot be written; nothing is changed then.
+    """
+    folder = Path(folder)
+    weights = weights_of(model, dtype) if isinstance(model, torch.nn.Module) else dict(model)
+    files = {
+        "config.json": config.to_json(),
+        "tokenizer.json": tokenizer.to_json().encode(),
+        "card.md": card.encode(),
+        "training.json": msgspec.json.format(msgspec.json.encode(training or {}), indent=2) + b"\n",
+        **(extra_files or {}),
+    }
+    temporary = folder.with_name(f".tmp-{folder.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+        for name, tensors in (extra_tensors or {}).items():
+            save_file(dict(tensors), temporary / name)
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        _commit(temporary, folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+def _commit(temporary: Path, folder: Path) -> None:
+    files = {path.name: _File(path.stat().st_size, _sha256(path)) for path in sorted(temporary.iterdir())}
+    manifest = msgspec.json.encode(_Manifest(FORMAT, files))
+    (temporary / MANIFEST).write_bytes(msgspec.json.format(manifest, indent=2) + b"\n")
+    for path in temporary.iterdir():
+        path.chmod(0o644)
+        _flush(path)
+    _flush(temporary)
+    old = folder.with_name(f".tmp-old-{folder.name}-{secrets.token_hex(4)}")
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --------------------------------------------------------------------------- reading
+def load_checkpoint(
+    path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Checkpoint:
+    """Load a folder in evaluation mode; ``dtype`` None keeps floats as float32 on a CPU.
+
+    Raises:
+        CheckpointError: naming the file and the tensor or key that is wrong.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint folder at {folder}")
+    for name in REQUIRED:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is no checkpoint: {name} is missing")
+    _check_sizes(folder)
+    config = read_config(folder)
+    try:
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json only {config.vocab_size}"
+        )
+    weights = read_tensors(folder / "model.safetensors", device, dtype or default_dtype(device))
+    try:
+        model = assemble_model(config, weights)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'}: {error}") from None
+    return Checkpoint(model, config, tokenizer, folder, read_training(folder))
+
+
+def default_dtype(device: torch.device | str) -> torch.dtype:
+    """float32 on a CPU, bfloat16 on an accelerator."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """config.json of a folder. Raises CheckpointError."""
+    try:
+        return ModelConfig.from_json((folder / "config.json").read_bytes(), str(folder / "config.json"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder / 'config.json'}: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """training.json of a folder, empty where there is none. Raises CheckpointError."""
+    try:
+        return msgspec.json.decode((folder / "training.json").read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / 'training.json'}: {error}") from None
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; floats are converted one by one, so nothing is held twice.
+
+    The file is read, not memory-mapped: a file that shrinks meanwhile is an error, not a SIGBUS.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    tensors = {}
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device), backend="pread") as file:
+            for name in file.keys():  # noqa: SIM118  (the handle is no dict)
+                tensor = file.get_tensor(name)
+                tensors[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
+    return tensors
+
+
+def verify_checkpoint(path: Path | str) -> None:
+    """Check every file against the manifest and every number for being finite.
+
+    Raises:
+        CheckpointError: for the first thing that is wrong.
+    """
+    folder = Path(path)
+    _check_sizes(folder)
+    for name, file in _read_manifest(folder).files.items():
+        if _sha256(folder / name) != file.sha256:
+            raise CheckpointError(f"{folder / name} is not what was written: its SHA-256 differs from {MANIFEST}")
+    checkpoint = load_checkpoint(folder)
+    for name, parameter in checkpoint.model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise CheckpointError(f"{folder / 'model.safetensors'}: tensor {name} holds values that are not finite")
+
+
+def _check_sizes(folder: Path) -> None:
+    if not (folder / MANIFEST).exists():
+        return  # a folder made by hand; its files are checked as they are read
+    for name, file in _read_manifest(folder).files.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; copy the folder again")
+        size = (folder / name).stat().st_size
+        if size != file.size:
+            raise CheckpointError(
+                f"{folder / name} has {size:,} bytes instead of {file.size:,}; copy the folder again"
+            )
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if manifest.format > FORMAT:
+        raise CheckpointError(f"{folder} was written by a newer tfm-tui (format {manifest.format})")
+    outside = [name for name in manifest.files if Path(name).name != name]
+    if outside:
+        raise CheckpointError(f"{path}: {outside[0]!r} is no plain file name")
+    return manifest
