@@ -20,7 +20,7 @@ class Job:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.since = time.perf_counter()
+        self._since = time.perf_counter()
         self._lock = threading.Lock()
         self._cancelled = False
         self._running = False
@@ -48,6 +48,13 @@ class Job:
     def cancelled(self) -> bool:
         return self._cancelled
 
+    def closed(self) -> bool:
+        return self._closed
+
+    def seconds(self) -> float:
+        """Since it was asked for."""
+        return time.perf_counter() - self._since
+
     def tune(self, lane: int | None, settings: SamplingSettings) -> None:
         """New settings for one lane, or for all of them (None)."""
         with self._lock:
@@ -61,7 +68,7 @@ class Job:
             tuned, self._tuned = self._tuned, {}
         if not tuned:
             return None
-        everyone = {lane: tuned[None] for lane in range(n_lanes)} if None in tuned else {}
+        everyone = dict.fromkeys(range(n_lanes), tuned[None]) if None in tuned else {}
         return everyone | {lane: settings for lane, settings in tuned.items() if lane is not None}
 
 

@@ -29,6 +29,7 @@ import msgspec
 from tfm.core.sampling.settings import NEUTRAL, SamplingSettings
 
 PROTOCOL_VERSION = 1
+Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 
 # --------------------------------------------------------------------------- shared records
@@ -94,15 +95,19 @@ class ModelsList(Request, frozen=True, kw_only=True, tag="models.list"):
     pass
 
 
-class ModelLoad(Request, frozen=True, kw_only=True, tag="model.load"):
+class OfModel(Request, frozen=True, kw_only=True):
+    """A request that needs a model: a name that ``models.list`` gives, or a path."""
+
     model: str
-    precision: Literal["auto", "fp32", "bf16", "int8", "int4"] = "auto"
 
 
-class Generate(Request, frozen=True, kw_only=True, tag="generate"):
+class ModelLoad(OfModel, frozen=True, kw_only=True, tag="model.load"):
+    precision: Precision = "auto"
+
+
+class Generate(OfModel, frozen=True, kw_only=True, tag="generate"):
     """Decode all lanes as one batch; answers Token events, a LaneDone a lane, then Done."""
 
-    model: str
     lanes: tuple[Lane, ...]
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
@@ -110,10 +115,9 @@ class Generate(Request, frozen=True, kw_only=True, tag="generate"):
     trace: bool = False  # report every stage (StageReport) too
 
 
-class Beam(Request, frozen=True, kw_only=True, tag="beam"):
+class Beam(OfModel, frozen=True, kw_only=True, tag="beam"):
     """Beam search for each source; answers BeamStep events, a LaneDone a source, then Done."""
 
-    model: str
     sources: tuple[str, ...]
     width: int = 5
     length_penalty: float = 1.0
@@ -128,10 +132,9 @@ class Tune(Request, frozen=True, kw_only=True, tag="tune"):
     lane: int | None = None  # None: every lane
 
 
-class Resample(Request, frozen=True, kw_only=True, tag="resample"):
+class Resample(OfModel, frozen=True, kw_only=True, tag="resample"):
     """Generate anew from a position of one lane, optionally with a token put there by hand."""
 
-    model: str
     lane: Lane
     keep: int  # tokens of lane.prefix to keep
     token: int | None = None
@@ -140,26 +143,23 @@ class Resample(Request, frozen=True, kw_only=True, tag="resample"):
     n_top: int = 5
 
 
-class Score(Request, frozen=True, kw_only=True, tag="score"):
+class Score(OfModel, frozen=True, kw_only=True, tag="score"):
     """Log-probability of each token of a given text (given a source, for translation)."""
 
-    model: str
     text: str
     source: str = ""
 
 
-class Attend(Request, frozen=True, kw_only=True, tag="attend"):
+class Attend(OfModel, frozen=True, kw_only=True, tag="attend"):
     """Attention maps for a source/target pair or one text."""
 
-    model: str
     text: str
     source: str = ""
 
 
-class Fill(Request, frozen=True, kw_only=True, tag="fill"):
+class Fill(OfModel, frozen=True, kw_only=True, tag="fill"):
     """The top candidates of each mask in the text."""
 
-    model: str
     text: str
     n_top: int = 5
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from tfm.core.engine.protocol import Event, encode
@@ -18,24 +18,28 @@ class LineTooLong(ValueError):
 class Outbox:
     """Writes events, each batch in one piece, from any thread.
 
-    Once the reader of the pipe has gone, everything is dropped and ``broken`` is set.
+    Once the reader of the pipe has gone, everything is dropped; ``on_broken`` is called once.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, on_broken: Callable[[], None]) -> None:
         self._stream = stream
+        self._on_broken = on_broken
         self._lock = threading.Lock()
-        self.broken = threading.Event()
+        self._broken = False
 
     def send(self, events: Iterable[Event]) -> None:
         data = b"".join(encode(event) for event in events)
         with self._lock:
-            if not data or self.broken.is_set():
+            if not data or self._broken:
                 return
             try:
                 self._stream.write(data)
                 self._stream.flush()
             except (OSError, ValueError):  # ValueError: the stream was closed under us
-                self.broken.set()
+                self._broken = True
+            else:
+                return
+        self._on_broken()
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes | LineTooLong]:
