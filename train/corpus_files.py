@@ -26,7 +26,7 @@ def iter_lines(path: Path | str) -> Iterator[str]:
                 yield raw.removesuffix(b"\n").removesuffix(b"\r").decode()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}, line {number}: not UTF-8 (byte {error.object[error.start]:#04x}); convert the file first"
+            f"{path}, line {number}: not UTF-8 (byte {error.object[error.start]:#04x}); convert it first"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a whole gzip file after line {number} ({error})") from None

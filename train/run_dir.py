@@ -188,7 +188,7 @@ class RunDir:
             deadline = time.monotonic() + _LOCK_PATIENCE
             while not _try_flock(fd, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
-                    raise RunLocked(self._locked_message())
+                    raise RunLocked(self.locked_message())
                 time.sleep(0.02)  # perhaps only somebody in is_locked
             write_atomically(self.owner_path, msgspec.json.encode(Owner.this_process()) + b"\n")
             try:
@@ -215,7 +215,8 @@ class RunDir:
         except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
-    def _locked_message(self) -> str:
+    def locked_message(self) -> str:
+        """Why the lock cannot be had, for a person."""
         owner = self.owner()
         if owner is not None and owner.alive() is False:
             return (
@@ -359,7 +360,7 @@ class EventLog:
         self._fd = os.open(run.events_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = os.fstat(self._fd).st_size
         self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
-        self._next_seq = _last_seq(run.events_path) + 1
+        self.n_before = self._next_seq = _last_seq(run.events_path) + 1
 
     def append(self, event: AnyEvent) -> AnyEvent:
         """Write one line with one system call; returns the event with its number and time.

@@ -1,0 +1,315 @@
+"""Starting, steering and stopping trainers.
+
+A detached trainer is ``python -m tfm.train.launch RUN``: its own session, so that no terminal takes
+it along; everything it has to say is in the run directory. This module loads torch in the trainer only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from tfm.train import events
+from tfm.train.config import TrainConfig, load_config
+from tfm.train.events import CommandDone, Notice, RunEnded, RunStarted, TrainEvent
+from tfm.train.resolve import resolve_config, to_toml
+from tfm.train.run_dir import ControlInbox, EventLog, EventReader, RunDir, RunLocked, write_atomically
+
+START_PATIENCE = 15.0  # seconds to wait for a trainer's first step of life before leaving it alone
+ANSWER_PATIENCE = 120.0  # seconds a trainer may take to answer; it looks at its inbox once a step
+_POLL = 0.1
+_LOCKED = 3  # exit status of a trainer that found its run taken
+
+
+# --------------------------------------------------------------------------- starting
+def start_detached(
+    config_path: Path | str | None,
+    overrides: dict[str, str] | None = None,
+    resume: str | Path | None = None,
+    home: Path | None = None,
+) -> RunDir:
+    """Start a trainer that outlives this process; returns once it trains, or is known to prepare.
+
+    Args:
+        config_path: TOML file; None or "" where ``resume`` names a run, which has its own.
+        overrides: ``{"optim.learning_rate": "1e-3"}``.
+        resume: id or path of a run to go on with.
+        home: folder of the runs, if not ``runs_home()``.
+
+    Raises:
+        RunLocked: the run is being trained already.
+        ValueError: a bad config, missing data, or the sentence with which the trainer gave up.
+    """
+    run, config = _prepare(config_path, overrides or {}, resume, home)
+    if run.is_locked():
+        raise RunLocked(run.locked_message())
+    reader = EventReader(run.events_path)
+    while reader.poll():
+        pass  # what an earlier trainer wrote
+    command = [sys.executable, "-m", "tfm.train.launch", str(run.path)]
+    if to_toml(config) != to_toml(load_config(run.config_path)):
+        changed = run.path / f".tmp-config-{os.getpid()}.toml"  # the trainer adopts it once it owns the run
+        write_atomically(changed, to_toml(config).encode())
+        command += ["--config", str(changed)]
+    with open(os.open(run.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=run.path,
+            env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"},
+            start_new_session=True,
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # or it stays a zombie when it ends
+    _await_start(run, process, reader)
+    return run
+
+
+def _await_start(run: RunDir, process: subprocess.Popen[bytes], reader: EventReader) -> None:
+    """Return when this process trains; raise if it ended without. The log may be another's too."""
+    deadline = time.monotonic() + START_PATIENCE
+    started, failure = False, ""
+    while time.monotonic() < deadline:
+        status, owner = process.poll(), run.owner()  # before the log, so that last words are read
+        for line in reader.poll():
+            event = events.decode(line)
+            started |= isinstance(event, RunStarted)
+            if isinstance(event, RunEnded) and event.reason == "failed":
+                failure = event.message
+        if status == _LOCKED:
+            raise RunLocked(run.locked_message())
+        if status is not None and status != 0:
+            raise ValueError(failure or f"the trainer ended with status {status}; {run.log_path} says why")
+        if status == 0 or (started and owner is not None and owner.pid == process.pid):
+            return
+        time.sleep(_POLL)
+
+
+def run_foreground(
+    config_path: Path | str | None,
+    overrides: dict[str, str] | None = None,
+    resume: str | Path | None = None,
+    home: Path | None = None,
+) -> Iterator[TrainEvent]:
+    """Train in this process and yield what happens; arguments and errors as for ``start_detached``.
+
+    Ctrl+C and SIGTERM save and stop, a second Ctrl+C stops at once. Whoever stops listening (closes
+    the iterator) makes the trainer save and stop too.
+    """
+    run, config = _prepare(config_path, overrides or {}, resume, home)
+    yield from _train(run, config)
+
+
+def _prepare(
+    config_path: Path | str | None,
+    overrides: dict[str, str],
+    resume: str | Path | None,
+    home: Path | None,
+) -> tuple[RunDir, TrainConfig]:
+    """The run, a new one if none is resumed, and the config it shall go on with."""
+    if not resume:
+        if not config_path:
+            raise ValueError("name a config file to train from, or a run to resume")
+        config = resolve_config(config_path, overrides)
+        return RunDir.create(to_toml(config), config.name, home), config
+    run = RunDir.open(resume, home)
+    config = resolve_config(config_path or run.config_path, overrides)
+    before = load_config(run.config_path)
+    for section in ("objective", "data", "model"):
+        if getattr(config, section) != getattr(before, section):
+            raise ValueError(
+                f"run {run.id} cannot be resumed with another {section} than in its {run.config_path}; "
+                "start a new run instead"
+            )
+    return run, config
+
+
+# --------------------------------------------------------------------------- training
+def _train(run: RunDir, config: TrainConfig) -> Iterator[TrainEvent]:
+    """Own the run, train, log every event and yield it."""
+    with run.lock():
+        run.sweep()
+        write_atomically(run.config_path, to_toml(config).encode())
+        log, inbox = EventLog(run), ControlInbox(run)
+        try:
+            with _signals(inbox):
+                if log.n_before:  # commands that a dead trainer left are not meant for this one
+                    for left in inbox.take():
+                        message = f"the command {left.command}, sent while nobody trained, was dropped"
+                        yield log.append(Notice(level="warning", message=message))
+                yield from _logged(run, config, log, inbox)
+        finally:
+            log.close()
+
+
+def _logged(run: RunDir, config: TrainConfig, log: EventLog, inbox: ControlInbox) -> Iterator[TrainEvent]:
+    step = 0
+    try:
+        from tfm.train.loop import Trainer
+
+        trained = Trainer(config, run).run()
+        try:
+            for event in trained:
+                step = getattr(event, "step", step)
+                yield log.append(event)
+        except GeneratorExit:
+            inbox.send("stop")
+            for event in trained:
+                log.append(event)
+            raise
+    except (Exception, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        ended = RunEnded(reason="stopped" if stopped else "failed", step=step, message=_sentence(error))
+        with suppress(OSError):  # the disk may be what failed
+            ended = log.append(ended)
+        yield ended
+        raise
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted at once: what came after the newest checkpoint is lost"
+    first = (str(error).splitlines() or [""])[0]
+    return first if isinstance(error, ValueError) and first else f"{type(error).__name__}: {first}"
+
+
+@contextmanager
+def _signals(inbox: ControlInbox) -> Iterator[None]:
+    """SIGTERM and SIGINT ask to save and stop, a second SIGINT interrupts; SIGHUP does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not asked:
+            asked = True
+            inbox.send("stop")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --------------------------------------------------------------------------- steering
+def command(
+    run: RunDir, name: str, args: dict[str, object] | None = None, timeout: float = ANSWER_PATIENCE
+) -> CommandDone:
+    """Send a command to a run's trainer and wait for its acknowledgement.
+
+    Raises:
+        ValueError: nobody trains the run, or no answer came in time.
+    """
+    for event in _conversation(run, name, args, timeout):
+        if isinstance(event, CommandDone):
+            return event
+    raise ValueError(f"run {run.id} ended before it answered {name!r}")
+
+
+def stop(run: RunDir, timeout: float = ANSWER_PATIENCE) -> RunEnded:
+    """Have a run's trainer save and stop, and wait until it has.
+
+    Raises:
+        ValueError: nobody trains the run, its trainer dies meanwhile, or it does not stop in time.
+    """
+    for event in _conversation(run, "stop", None, timeout):
+        if isinstance(event, RunEnded):
+            return event
+    raise ValueError(f"the trainer of run {run.id} died before it could save; {_resume_hint(run)}")
+
+
+def _conversation(
+    run: RunDir, name: str, args: dict[str, object] | None, timeout: float
+) -> Iterator[CommandDone | RunEnded]:
+    """Send a command; yield its acknowledgement and the end of the run, whichever come."""
+    require_running(run)
+    reader = EventReader(run.events_path)
+    while reader.poll():
+        pass  # the past
+    command_id = ControlInbox(run).send(name, args)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        alive = is_alive(run)  # before the log, so that last words are read
+        for line in reader.poll():
+            event = events.decode(line)
+            if isinstance(event, RunEnded) or (
+                isinstance(event, CommandDone) and event.command_id == command_id
+            ):
+                yield event
+        if not alive:
+            return
+        time.sleep(_POLL)
+    raise ValueError(
+        f"run {run.id} ({run.owner()}) has not answered {name!r} in {timeout:.0f} s; "
+        "it will act on it when its current step is done"
+    )
+
+
+def is_alive(run: RunDir) -> bool:
+    """Whether somebody trains the run, or is about to."""
+    return run.is_locked() or run.state() in ("running", "paused")
+
+
+def require_running(run: RunDir) -> None:
+    """Raise ValueError saying what became of the run, unless somebody trains it."""
+    if is_alive(run):
+        return
+    state, owner = run.state(), run.owner()
+    if state == "lost":
+        raise ValueError(f"run {run.id}: its trainer {owner or ''} is gone; {_resume_hint(run)}")
+    raise ValueError(f"run {run.id} is not running: it is {state}")
+
+
+def _resume_hint(run: RunDir) -> str:
+    newest = run.checkpoints()[-1:]
+    from_where = f"from {newest[0].name}" if newest else "from the beginning, as nothing was saved"
+    return f"`tfm-tui train --resume {run.id}` goes on {from_where}"
+
+
+# --------------------------------------------------------------------------- the trainer's process
+def main(argv: list[str] | None = None) -> int:
+    """Train in a run directory. Exit status: 0 ended as it should, 1 failed, 2 bad input, 3 run taken."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="python -m tfm.train.launch", description=main.__doc__)
+    parser.add_argument("run", help="the run directory")
+    parser.add_argument("--config", help="a changed config to go on with")
+    arguments = parser.parse_args(argv)
+    try:
+        run = RunDir.open(arguments.run)
+        config = load_config(arguments.config or run.config_path)
+        for _ in _train(run, config):
+            pass
+    except RunLocked as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _LOCKED
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

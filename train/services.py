@@ -1,0 +1,77 @@
+"""The engine's ``run.*`` operations, over the run directories of its machine. No torch.
+
+Each handler runs in a thread of its own: it emits what it has to say and returns; a ValueError is the
+answer to a request that cannot be served.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tfm.core.engine.protocol import (
+    Event,
+    Request,
+    RunControl,
+    RunEvents,
+    RunFollow,
+    RunsList,
+    RunsListed,
+    RunStart,
+    RunStarting,
+)
+from tfm.train import events
+from tfm.train.launch import is_alive, require_running, start_detached
+from tfm.train.run_dir import ControlInbox, EventReader, RunDir, list_runs
+
+Emit = Callable[[Event], None]
+Cancelled = Callable[[], bool]
+Handler = Callable[[Request, Emit, Cancelled], None]
+
+_POLL = 0.1  # seconds between looks at a log that is being written
+_BATCH = 500  # lines a message
+
+
+def run_services() -> dict[type[Request], Handler]:
+    """What the engine's server is given to serve runs."""
+    return {RunsList: _list, RunStart: _start, RunFollow: _follow, RunControl: _control}
+
+
+def _list(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    emit(RunsListed(id=request.id, runs=tuple(list_runs())))
+
+
+def _start(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    assert isinstance(request, RunStart)
+    run = start_detached(request.config, request.overrides, request.resume)
+    emit(RunStarting(id=request.id, run=run.id, path=str(run.path)))
+
+
+def _control(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    """Hand the command over; the trainer's acknowledgement is an event of the run."""
+    assert isinstance(request, RunControl)
+    run = RunDir.open(request.run)
+    require_running(run)
+    ControlInbox(run).send(request.command, request.args)
+
+
+def _follow(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    """Everything after ``after_seq``, then what is new, until nobody trains the run any more."""
+    assert isinstance(request, RunFollow)
+    run = RunDir.open(request.run)
+    reader = EventReader(run.events_path)
+    n_bad = 0
+    while not cancelled():
+        alive = is_alive(run)  # before the log, so that the last events are read
+        lines = reader.poll()
+        new = [line for line in lines if events.decode(line).seq > request.after_seq]
+        for first in range(0, max(len(new), reader.bad_lines > n_bad), _BATCH):
+            batch = tuple(new[first : first + _BATCH])
+            emit(RunEvents(id=request.id, run=run.id, lines=batch, bad_lines=reader.bad_lines))
+            if cancelled():
+                return
+        n_bad = reader.bad_lines
+        if not alive and not lines:
+            return
+        if not lines:
+            time.sleep(_POLL)
