@@ -68,9 +68,14 @@ class SamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
                 raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value}")
+        for token, bias in self.logit_bias.items():
+            if not -1e6 <= bias <= 1e6:
+                raise ValueError(f"logit_bias of token {token} must lie in [-1e6, 1e6], not {bias}")
         unknown = [stage for stage in self.order if stage not in STAGES]
         if unknown:
-            raise ValueError(f"order names no stage {unknown[0]!r}; the stages are {', '.join(sorted(STAGES))}")
+            raise ValueError(
+                f"order names no stage {unknown[0]!r}; the stages are {', '.join(sorted(STAGES))}"
+            )
         if len(set(self.order)) != len(self.order):
             raise ValueError("order names a stage twice")
 
@@ -79,7 +84,8 @@ class SamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return tuple(
             name
             for name in self.__struct_fields__
-            if name != "order" and name in RANGES | {"logit_bias": 0, "banned": 0}
+            if name != "order"
+            and name in RANGES | {"logit_bias": 0, "banned": 0}
             and getattr(self, name) != getattr(NEUTRAL, name)
         )
 
