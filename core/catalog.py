@@ -58,11 +58,11 @@ def find_checkpoint(name_or_path: str) -> Path:
     if name_or_path in named:
         return named[name_or_path]
     path = Path(name_or_path).expanduser()
-    if (path / "config.json").is_file():
+    if os.path.isfile(path / "config.json"):  # unlike Path.is_file, false for a name that is too long
         return path.resolve()
     shown = _shorten(name_or_path)
-    if path.is_dir():
-        within = sorted(child.name for child in path.iterdir() if (child / "config.json").is_file())
+    if os.path.isdir(path):
+        within = sorted(file.parent.name for file in path.glob("*/config.json"))
         hint = f"; it holds {', '.join(within[-3:])}: name one of these" if within else ""
         raise NoSuchCheckpoint(f"{shown} is no checkpoint folder (there is no config.json in it){hint}")
     near = difflib.get_close_matches(name_or_path, named, n=3, cutoff=0.5)

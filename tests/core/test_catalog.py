@@ -1,0 +1,95 @@
+"""What a list of checkpoints shows, and what it says of broken ones."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfm.core import catalog
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_translator: Path) -> Path:
+    """$TFM_HOME with one good checkpoint, ``mine``."""
+    monkeypatch.setenv("TFM_HOME", str(tmp_path))
+    shutil.copytree(tiny_translator, tmp_path / "checkpoints" / "mine")
+    return tmp_path
+
+
+def local(name: str) -> catalog.ModelInfo:
+    return next(info for info in catalog.list_models() if info.source == "local" and info.name == name)
+
+
+def test_a_good_checkpoint_is_described_from_its_files(home: Path) -> None:
+    from tfm.core.checkpoint import load_checkpoint
+
+    info = local("mine")
+    checkpoint = load_checkpoint(home / "checkpoints" / "mine")
+    assert info.problem == ""
+    assert info.family == "encoder-decoder"
+    assert info.n_parameters == sum(p.numel() for p in checkpoint.model.parameters())
+    assert info.vocab_size == checkpoint.tokenizer.vocab_size
+    assert info.size_bytes == (home / "checkpoints" / "mine" / "model.safetensors").stat().st_size
+    assert info.scores == {"bleu": 12.5}
+    assert info.languages == ("English", "German")
+    assert info.summary == "A tiny encoder-decoder model for tests"
+
+
+def test_names_paths_and_near_misses(home: Path, tmp_path: Path) -> None:
+    folder = home / "checkpoints" / "mine"
+    assert catalog.find_checkpoint("mine") == folder
+    assert catalog.find_checkpoint(str(folder)) == folder
+    with pytest.raises(catalog.NoSuchCheckpoint, match="did you mean mine"):
+        catalog.find_checkpoint("mime")
+    with pytest.raises(catalog.NoSuchCheckpoint, match="it holds mine"):
+        catalog.find_checkpoint(str(home / "checkpoints"))
+    for odd in ("", " ", "a\0b", "x" * 100_000, "../../nowhere"):
+        with pytest.raises(catalog.NoSuchCheckpoint):
+            catalog.find_checkpoint(odd)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", None, "config.json is missing"),
+        ("config.json", b"{", "config.json"),
+        ("config.json", b"{}", "config.json"),
+        ("model.safetensors", None, "model.safetensors is missing"),
+        ("model.safetensors", b"", "cut short"),
+        ("model.safetensors", b"\xff" * 100, "cut short"),
+        ("model.safetensors", (2).to_bytes(8, "little") + b"[]", "no valid safetensors header"),
+        ("model.safetensors", (2).to_bytes(8, "little") + b"{}" + b"rest", "should be 10 bytes long"),
+        ("tokenizer.json", None, "tokenizer.json is missing"),
+        ("training.json", b"not json", "training.json"),
+    ],
+)
+def test_a_broken_checkpoint_says_why_and_breaks_nothing_else(
+    home: Path, file: str, content: bytes | None, said: str
+) -> None:
+    broken = home / "checkpoints" / "broken"
+    shutil.copytree(home / "checkpoints" / "mine", broken)
+    if content is None:
+        (broken / file).unlink()
+    else:
+        (broken / file).write_bytes(content)
+    assert said in local("broken").problem
+    assert local("mine").problem == ""
+
+
+def test_a_truncated_weights_file_is_seen_without_reading_it(home: Path) -> None:
+    weights = home / "checkpoints" / "mine" / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size - 1)
+    assert "bytes long and is" in local("mine").problem
+
+
+def test_listing_loads_no_torch() -> None:
+    code = (
+        "import sys; from tfm.core.catalog import list_models; list_models(); print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
