@@ -1,0 +1,176 @@
+"""``tfm-tui``: the command line.
+
+This module knows the names of the commands and one line about each. A command's own module, and
+whatever heavy thing it needs, is imported only when that command runs, so ``--help``, completion
+and the start of the app stay fast.
+
+Exit status: 0 done; 1 it ran and the answer is no; 2 bad input, told in one sentence on stderr;
+130 interrupted; 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from tfm.tui.commands.suggest import suggest
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what the overview says about it."""
+
+    module: str
+    attribute: str
+    help: str
+    section: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "translate": Entry("translate", "translate", "Translate a text, or stdin line by line.", "Inference"),
+    "generate": Entry("generate", "generate", "Continue a prompt.", "Inference"),
+    "fill": Entry("fill", "fill", "Fill the masks in a text.", "Inference"),
+    "score": Entry("score", "score", "Log-probability of each token of a text.", "Inference"),
+    "train": Entry("train", "train", "Train a model from a TOML file.", "Training"),
+    "runs": Entry("runs", "runs", "List the training runs.", "Training"),
+    "attach": Entry("runs", "attach", "Watch a training run.", "Training"),
+    "stop": Entry("runs", "stop", "Stop a training run; it saves first.", "Training"),
+    "eval": Entry("evaluate", "evaluate", "Measure a model on a test set.", "Checkpoints"),
+    "models": Entry("models", "models", "List and verify checkpoints.", "Checkpoints"),
+    "doctor": Entry("doctor", "doctor", "What this machine and terminal can do.", "Machine"),
+    "engine": Entry("engine", "engine", "Speak the engine's protocol on stdin and stdout.", "Machine"),
+}
+
+EPILOG = """\
+MODEL is the name of a bundled checkpoint, a name under $TFM_HOME, or a path.
+
+Completion of commands, options, models and runs: put one of these into your shell's start-up file.
+
+\b
+  bash  eval "$(_TFM_TUI_COMPLETE=bash_source tfm-tui)"
+  zsh   eval "$(_TFM_TUI_COMPLETE=zsh_source tfm-tui)"
+  fish  _TFM_TUI_COMPLETE=fish_source tfm-tui | source
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are invoked, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(f"tfm.tui.commands.{entry.module}"), entry.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"there is no command {name!r}{suggest(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section]
+                )
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"tfm-tui {version('tfm-tui')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--host", metavar="USER@BOX", help="Run the engine on this machine, over ssh.")
+@click.option("--model", "-m", metavar="MODEL", help="The checkpoint to begin with.")
+@click.option("--mode", default="translate", show_default=True, help="The mode to begin in.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Show the version.")  # fmt: skip
+@click.pass_context
+def cli(ctx: click.Context, host: str | None, model: str | None, mode: str) -> None:
+    """A terminal lab for Transformers. Without a command it opens the app."""
+    if ctx.invoked_subcommand is None:
+        open_app(host=host, model=model, mode=mode)
+    elif host or model:
+        option = "--host" if host else "--model"
+        raise click.UsageError(f"{option} before a command means the app; put it after the command's name")
+
+
+def open_app(
+    *, host: str | None = None, model: str | None = None, mode: str = "translate", run: str | None = None
+) -> None:
+    """Hand the terminal to the app. Raises ValueError where there is none that can show it."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ValueError("the app needs a terminal; in a pipe use a command, such as: tfm-tui translate")
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        raise ValueError(
+            "this terminal (TERM=dumb) cannot show the app; use a command, such as: tfm-tui translate"
+        )
+    from tfm.tui.app import run_app
+
+    run_app(host=host, model=model, mode=mode, run=run)
+
+
+def one_line(text: object) -> str:
+    """An error message as one line without terminal controls, whatever a file name held."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+
+
+def explain(error: Exception) -> str | None:
+    """The sentence that tells a user what went wrong, or None where the error is ours."""
+    if isinstance(error, click.NoSuchOption):
+        near = f"; did you mean {error.possibilities[0]!r}?" if error.possibilities else ""
+        return f"there is no option {error.option_name!r}{near}"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    from tfm.core.engine import errors
+
+    kind, sentence = errors.explain(error)
+    return None if kind == "internal" else sentence
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status. Never lets a user's mistake become a traceback."""
+    try:
+        status = cli.main(args=args, prog_name="tfm-tui", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        sentence = None if os.environ.get("TFM_TRACEBACK") else explain(error)
+        if sentence is None:
+            raise
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tfm-tui"
+        print(f"{where}: {one_line(sentence)}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

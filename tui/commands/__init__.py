@@ -1,0 +1,1 @@
+"""One module a command of ``tfm-tui``, imported only when that command is invoked."""

@@ -1,0 +1,130 @@
+"""A run's events as plain lines, from its event log: what ``train`` and ``attach --plain`` print."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from tfm.train import events
+from tfm.train.events import (
+    AnyTrainEvent,
+    CheckpointSaved,
+    CommandDone,
+    Evaluated,
+    Notice,
+    RunEnded,
+    RunStarted,
+    Samples,
+    Step,
+)
+from tfm.train.launch import is_alive
+from tfm.train.run_dir import EventReader, RunDir
+from tfm.tui.commands.output import human_count, human_seconds, note, say
+
+POLL = 0.25  # seconds between two looks at the log
+BACKLOG = 12  # lines of the past that attaching shows
+
+
+def follow(run: RunDir, *, as_json: bool, whole: bool) -> int:
+    """Print a run's events until it ends; the exit status is 0, or 1 where it failed or was lost.
+
+    ``whole`` prints all of the past too, not only its last lines. Ctrl+C leaves the run alone.
+    """
+    printer = Printer()
+    backlog: deque[str] = deque(maxlen=None if whole or as_json else BACKLOG)
+    last: AnyTrainEvent | None = None
+    past = True
+    try:
+        for line in tail(run):
+            if line is None:  # everything that was there has been read
+                for text in backlog:
+                    say(text)
+                backlog.clear()
+                past = False
+                continue
+            last = events.decode(line)
+            shown = [line] if as_json else printer.lines(last)
+            if past and not whole:
+                backlog.extend(shown)
+            else:
+                for text in shown:
+                    say(text)
+    except KeyboardInterrupt:
+        note(
+            f"\nthe run goes on; `tfm-tui attach {run.id}` shows it, `tfm-tui stop {run.id}` ends it"
+        )
+        raise
+    if isinstance(last, RunEnded):
+        return 1 if last.reason == "failed" else 0
+    note(f"run {run.id} ended without saying why; its output is in {run.log_path}")
+    return 1
+
+
+def tail(run: RunDir) -> Iterator[str | None]:
+    """Every line of the event log as it comes, ending with the run; None each time there is no more yet."""
+    reader = EventReader(run.events_path)
+    while True:
+        alive = is_alive(run)  # looked at before the log, so that the last lines are not missed
+        lines = reader.poll()
+        yield from lines
+        if lines:
+            continue
+        yield None
+        if not alive:
+            return
+        time.sleep(POLL)
+
+
+class Printer:
+    """Turns events into lines a person reads; remembers the run's length for percentages and the ETA."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._rate: deque[tuple[int, float]] = deque(maxlen=20)  # (step, seconds of training)
+
+    def lines(self, event: AnyTrainEvent) -> list[str]:
+        match event:
+            case RunStarted():
+                self._total = event.total_steps
+                self._rate.clear()
+                again = f", resumed at step {event.resumed_from:,}" if event.resumed_from is not None else ""
+                return [
+                    f"run {event.run}: {event.objective}, {human_count(event.n_parameters)} parameters, "
+                    f"{event.total_steps:,} steps, {event.device} {event.precision}{again}"
+                ]
+            case Step():
+                return [self._step(event)]
+            case Evaluated():
+                bleu = "" if event.bleu is None else f"  BLEU {event.bleu:.1f}"
+                chrf = "" if event.chrf is None else f"  chrF {event.chrf:.1f}"
+                return [
+                    f"  valid at {event.step:,}: loss {event.loss:.3f}  perplexity {event.perplexity:.2f}  "
+                    f"accuracy {event.accuracy:.3f}{bleu}{chrf}{'  (best)' if event.best else ''}"
+                ]
+            case Samples():
+                return [f"    {sample.source}  ->  {sample.output}" for sample in event.samples]
+            case CheckpointSaved():
+                return [f"  saved {event.path} ({event.reason})"]
+            case CommandDone():
+                done = "done" if event.ok else "refused"
+                return [f"  {event.command}: {event.message or done}"]
+            case Notice():
+                return [f"  {event.level}: {event.message}"]
+            case RunEnded():
+                return [
+                    f"{event.reason} at step {event.step:,}{': ' if event.message else ''}{event.message}"
+                ]
+
+    def _step(self, event: Step) -> str:
+        total = max(self._total, event.step)
+        self._rate.append((event.step, event.seconds))
+        eta = ""
+        (first, then), (last, now) = self._rate[0], self._rate[-1]
+        if last > first and now > then:
+            eta = f"  ETA {human_seconds((total - last) * (now - then) / (last - first))}"
+        return (
+            f"step {event.step:,}/{total:,} {100 * event.step // max(total, 1)} %  epoch {event.epoch:.2f}  "
+            f"loss {event.loss:.3f}  accuracy {event.accuracy:.3f}  grad {event.grad_norm:.2f}  "
+            f"lr {event.learning_rate:.2e}  {event.tokens_per_second:,.0f} tok/s{eta}"
+        )
