@@ -1,0 +1,76 @@
+"""Batches of about the same number of tokens, of sentences of about the same length.
+
+The order of the batches is a pure function of (seed, epoch): a resumed run needs to remember only
+how many batches of an epoch it has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tfm.core.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Sentence pairs, right-padded. Letters: B pairs, S source tokens, T target tokens, N real targets."""
+
+    source_BS: Tensor
+    source_mask_BS: Tensor  # True where real
+    target_in_BT: Tensor  # start token, then all but the last
+    target_mask_BT: Tensor  # True where real
+    labels_N: Tensor  # the real tokens to be predicted, row by row
+
+    def to(self, device: torch.device) -> PairBatch:
+        return PairBatch(*(getattr(self, field).to(device) for field in self.__dataclass_fields__))
+
+
+def pad(rows: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Rows of ids -> (B, longest) int64 ids and the mask of real ones."""
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate(rows)
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], config: ModelConfig) -> PairBatch:
+    """Add the end to sources, start and end to targets; shift the targets by one.
+
+    Pads the *embedding* of source </s> too: a source is its tokens, then eos; a target is read as
+    (start, t1 .. tn) and predicted as (t1 .. tn, eos).
+    """
+    end, start = np.array([config.eos_id]), np.array([config.start_id])
+    source, source_mask = pad([np.concatenate((row, end)) for row in sources], config.pad_id)
+    target_in, target_mask = pad([np.concatenate((start, row)) for row in targets], config.pad_id)
+    labels = torch.from_numpy(np.concatenate([np.concatenate((row, end)) for row in targets]).astype(np.int64))
+    return PairBatch(source, source_mask, target_in, target_mask, labels)
+
+
+def token_budget_batches(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Indices of each batch of one epoch; every example stands in exactly one batch.
+
+    Examples are shuffled, sorted by length (the shuffle decides among equals), cut so that padded
+    target tokens and padded source tokens of a batch stay within ``batch_tokens``, and the batches
+    are shuffled. An example longer than the budget is a batch of its own.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(target_lengths))
+    order = order[np.lexsort((source_lengths[order], target_lengths[order]))]
+    batches, start, longest = [], 0, 0
+    for end, index in enumerate(order):
+        longest_with = max(longest, int(target_lengths[index]), int(source_lengths[index]))
+        if end > start and longest_with * (end - start + 1) > batch_tokens:
+            batches.append(order[start:end])
+            start, longest_with = end, max(int(target_lengths[index]), int(source_lengths[index]))
+        longest = longest_with
+    if start < len(order):
+        batches.append(order[start:])
+    return [batches[i] for i in rng.permutation(len(batches))]

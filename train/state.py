@@ -1,0 +1,85 @@
+"""Everything a run needs to go on exactly where it was, and its place in a checkpoint folder.
+
+The tensors (optimiser moments, random state) go into ``optimizer.safetensors``, the numbers into
+``trainer.json``. There is no pickle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from tfm.core.checkpoint import CheckpointError, read_tensors
+from tfm.core.model import Model
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+PROGRESS_FILE = "trainer.json"
+
+
+class Progress(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where a run stands. ``batch`` counts the batches of ``epoch`` that are done."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_value: float | None = None
+    best_step: int | None = None
+    evaluations_since_best: int = 0
+    learning_rate_override: float | None = None
+    override_until: int = 0
+
+
+def make_optimizer(model: Model, betas: tuple[float, float], eps: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); decay acts on matrices, not on biases and norms."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+
+def capture(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimiser moments as ``parameter|moment`` and the random generators' states."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}|{key}"] = value.detach().cpu().clone()
+    tensors["rng|cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng|cuda"] = torch.cuda.get_rng_state().cpu()
+    return tensors
+
+
+def restore(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load what :func:`capture` and Progress left in a checkpoint folder.
+
+    Raises:
+        CheckpointError: the folder cannot be resumed from, and why.
+    """
+    try:
+        progress = msgspec.json.decode((folder / PROGRESS_FILE).read_bytes(), type=Progress)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} can be used but not resumed: it has no {PROGRESS_FILE}") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(f"{folder / PROGRESS_FILE}: {error}") from None
+    tensors = read_tensors(folder / OPTIMIZER_FILE)
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, _, moment = key.rpartition("|")
+        if name == "rng":
+            continue
+        if name not in parameters:
+            raise CheckpointError(f"{folder / OPTIMIZER_FILE}: {name} is no parameter of this model")
+        place = parameters[name].device if moment != "step" else value.device
+        optimizer.state[parameters[name]][moment] = value.to(place)
+    torch.set_rng_state(tensors["rng|cpu"])
+    if torch.cuda.is_available() and "rng|cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng|cuda"])
+    return progress
