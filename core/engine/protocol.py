@@ -151,7 +151,11 @@ class Score(OfModel, frozen=True, kw_only=True, tag="score"):
 
 
 class Attend(OfModel, frozen=True, kw_only=True, tag="attend"):
-    """Attention maps for a source/target pair or one text."""
+    """Attention maps for a source/target pair or one text.
+
+    Answers one Attended for each stack of attentions (cross, decoder, encoder, as the family has
+    them), cross-attention first.
+    """
 
     text: str
     source: str = ""
@@ -303,9 +307,10 @@ class Filled(Event, frozen=True, kw_only=True, tag="filled"):
 
 
 class Attended(Event, frozen=True, kw_only=True, tag="attended"):
-    source_pieces: tuple[str, ...]
-    target_pieces: tuple[str, ...]
+    source_pieces: tuple[str, ...]  # keys
+    target_pieces: tuple[str, ...]  # queries
     kind: Literal["self", "cross"]
+    part: Literal["encoder", "decoder", "cross"] = "cross"
     layers: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]  # layer, head, query, key
 
 
