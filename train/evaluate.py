@@ -66,13 +66,13 @@ def translation_scores(
     tokenized = BLEU(tokenize="none", force=True)  # force: do not warn that the text is tokenised
     return TranslationScores(
         bleu=bleu.corpus_score(hypotheses, [references]).score,
-        bleu_signature=str(bleu.get_signature()),
+        bleu_signature=f"BLEU|{bleu.get_signature()}",
         chrf=chrf.corpus_score(hypotheses, [references]).score,
-        chrf_signature=str(chrf.get_signature()),
+        chrf_signature=f"chrF2|{chrf.get_signature()}",
         tokenized_bleu=tokenized.corpus_score(
             moses_lines(hypotheses, target_language), [tokenized_references]
         ).score,
-        tokenized_bleu_signature=f"moses:lc.norm.tok.{target_language or 'en'}|{tokenized.get_signature()}",
+        tokenized_bleu_signature=f"BLEU|moses:lc.norm.tok.{target_language or 'en'}|{tokenized.get_signature()}",
         cer=character_error_rate(hypotheses, references),
         wer=word_error_rate(hypotheses, references),
         n_sentences=len(references),

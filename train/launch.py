@@ -158,7 +158,7 @@ def _logged(run: RunDir, config: TrainConfig, log: EventLog, inbox: ControlInbox
     try:
         from tfm.train.loop import Trainer
 
-        trained = Trainer(config, run).run()
+        trained = Trainer(config, run, resume=True).run()
         try:
             for event in trained:
                 step = getattr(event, "step", step)
