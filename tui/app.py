@@ -1,0 +1,214 @@
+"""The app: modes, one engine, and a terminal that is left as it was found."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import ClassVar, cast
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from tfm.tui import keymap, themes
+from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineProblem
+from tfm.tui.safe_text import ControlFilter
+from tfm.tui.screens.base import ModeScreen
+from tfm.tui.session import Session
+
+HANGUP_CHECK = 1.0  # seconds between looks at whether the terminal is still there
+LAST_RESORT = 2.5  # seconds that an orderly exit may take once the terminal is gone
+
+
+def _factory(path: str) -> Callable[[], Screen[None]]:
+    """A mode's screen, imported when the mode is first opened."""
+
+    def make() -> Screen[None]:
+        module, name = path.split(":")
+        return cast("Screen[None]", getattr(importlib.import_module(module), name)())
+
+    return make
+
+
+class TfmApp(App[int]):
+    CSS_PATH = "app.tcss"
+    TITLE = "tfm"
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.APP]
+    MODES = {mode.name: _factory(mode.screen) for mode in keymap.MODES}
+    DEFAULT_MODE = keymap.MODES[0].name
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        engine: Sequence[str] = LOCAL_ENGINE,
+        *,
+        model: str | None = None,
+        mode: str | None = None,
+        run: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._first_mode = mode
+        self.first_run = run  # a training run to watch at once
+        client = EngineClient(engine, on_change=self._engine_changed)
+        self.session = Session(client, model, self._session_changed)
+        self.register_theme(themes.DARK)
+        self.register_theme(themes.LIGHT)
+        self.theme = themes.DARK.name
+
+    # ------------------------------------------------------------------ start and end
+    def on_mount(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._go, 128 + number)
+        if not self.is_headless:
+            self.set_interval(HANGUP_CHECK, self._check_terminal)
+        if self._first_mode and self._first_mode != self.DEFAULT_MODE:
+            self.switch_mode(self._first_mode)
+        self.call_after_refresh(self._connect)  # the first paint waits for nothing
+
+    def _connect(self) -> None:
+        self.run_worker(self._load_model(), group="load", exit_on_error=False)
+
+    async def _load_model(self) -> None:
+        try:
+            await self.session.ready()
+        except EngineProblem:
+            self._session_changed()  # the sentence is in session.problem, and the screen shows it
+
+    def _check_terminal(self) -> None:
+        """With the terminal gone, reading it spins for ever: leave instead."""
+        watcher = select.poll()
+        watcher.register(0, 0)  # POLLHUP and POLLERR are always reported
+        if any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in watcher.poll(0)):
+            self._go(128 + signal.SIGHUP)
+
+    def _go(self, status: int) -> None:
+        """Leave now. If the orderly way hangs on a dead terminal, leave all the same."""
+        last = threading.Timer(LAST_RESORT, os._exit, (status,))
+        last.daemon = True
+        last.start()
+        self.exit(status, return_code=status)
+
+    async def action_leave(self) -> None:
+        self.exit(0)
+
+    async def on_unmount(self) -> None:
+        await self.session.client.close()
+
+    # ------------------------------------------------------------------ engine
+    def _engine_changed(self, state: str) -> None:
+        self.session.engine_changed(state)
+
+    def _session_changed(self) -> None:
+        for screen in self.screen_stack if self._running else ():
+            if isinstance(screen, ModeScreen):
+                screen.refresh_status()
+
+    # ------------------------------------------------------------------ what is safe to paint
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), ControlFilter()]
+
+    # ------------------------------------------------------------------ actions
+    def action_mode(self, name: str) -> None:
+        if name != self.current_mode and not self.screen.is_modal:
+            self.switch_mode(name)
+
+    def action_help(self) -> None:
+        from tfm.tui.screens.help import HelpScreen
+
+        if not self.screen.is_modal:
+            self.push_screen(HelpScreen(self.key_groups(self.screen)))
+
+    async def action_choose_model(self) -> None:
+        if not self.screen.is_modal:
+            self.run_worker(self._choose_model(), group="choose", exclusive=True, exit_on_error=False)
+
+    async def _choose_model(self) -> None:
+        from tfm.tui.screens.model_choice import describe
+        from tfm.tui.screens.prompt import Choice
+
+        try:
+            models = await self.session.list_models()
+            if not models:
+                self.notify("There is no checkpoint on this machine yet: train one (F5).", markup=False)
+                return
+            chosen = self.session.info.name if self.session.info else None
+            name = await self.push_screen_wait(Choice("Model", [describe(m) for m in models], chosen))
+            if name is not None:
+                await self.session.choose(name)
+        except EngineProblem as problem:
+            self.notify(str(problem), severity="error", markup=False, timeout=15)
+
+    # ------------------------------------------------------------------ keys, help, palette
+    def live_bindings(self, screen: Screen[object]) -> Iterable[tuple[DOMNode, Binding]]:
+        """Our bindings that work on this screen, each with the node that carries it out."""
+        seen: set[str] = set()
+        for node in (*screen.walk_children(), screen, self):
+            for binding in node.BINDINGS:
+                if isinstance(binding, Binding) and binding.id and binding.id not in seen:
+                    seen.add(binding.id)
+                    yield node, binding
+
+    def key_groups(self, screen: Screen[object]) -> list[tuple[str, list[Binding]]]:
+        """The same by where they work: the screen's first, then its widgets', then everywhere."""
+        groups: dict[str, list[Binding]] = {}
+        for node, binding in self.live_bindings(screen):
+            if isinstance(node, App):
+                title = "Everywhere"
+            elif isinstance(node, Screen):
+                title = "Here"
+            else:
+                title = "In the input" if node.id == "source" else "On the tokens"
+            groups.setdefault(title, []).append(binding)
+        order = ["Here", "In the input", "On the tokens", "Everywhere"]
+        return [(title, groups[title]) for title in order if title in groups]
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for node, binding in self.live_bindings(screen):
+            if binding.id == "app.palette":
+                continue
+            keys = keymap.key_names(binding)
+            help = binding.tooltip or binding.description
+            yield SystemCommand(help, f"{keys}  {binding.id}", partial(self.run_action, binding.action, node))
+        yield SystemCommand("Colours", "Choose a theme", self.action_change_theme)
+        yield SystemCommand("Screenshot", "Save an SVG of the screen", self.deliver_screenshot)
+
+
+def run_app(
+    host: str | None = None, model: str | None = None, mode: str | None = None, run: str | None = None
+) -> int:
+    """Open the app in this terminal and return its exit status; 2 with a sentence where it cannot."""
+    problem = _why_not(host, mode)
+    if problem:
+        print(f"tfm-tui: {problem}", file=sys.stderr)
+        return 2
+    engine = LOCAL_ENGINE if host is None else ("ssh", "-T", host, "tfm-tui", "engine")
+    app = TfmApp(engine, model=model, mode="train" if run else mode, run=run)
+    status = app.run()
+    return app.return_code or status or 0
+
+
+def _why_not(host: str | None, mode: str | None) -> str:
+    """One sentence, or nothing."""
+    names = [m.name for m in keymap.MODES]
+    if mode is not None and mode not in names:
+        return f"there is no mode {mode!r}; the modes are {', '.join(names)}"
+    if host is not None and (not host or host.startswith("-")):
+        return f"--host takes USER@BOX, not {host!r}"
+    if not (os.isatty(0) and os.isatty(1)):
+        return "the app needs a terminal; `tfm-tui translate` works in a pipe"
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        return (
+            f"a terminal of type {os.environ.get('TERM', '')!r} cannot show the app: use `tfm-tui translate`, "
+            "`tfm-tui train` and the other plain commands, or set TERM to what it is"
+        )
+    return ""

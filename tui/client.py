@@ -1,0 +1,262 @@
+"""The door to the engine: a child process that speaks JSON lines (:mod:`tfm.core.engine.protocol`).
+
+The engine is started by the first request and again by the first request after it died, so a
+crash costs one message. The command is a parameter: ``ssh -T box tfm-tui engine`` is the same to us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from tfm.core.engine import protocol
+
+LOCAL_ENGINE = (sys.executable, "-m", "tfm.tui.cli", "engine")
+_READ = 1 << 16
+_LAST = (protocol.Done, protocol.Error, protocol.Welcome)  # nothing more comes with their id
+Answer = TypeVar("Answer", bound=protocol.Event)
+
+
+class EngineProblem(Exception):
+    """Something a person must be told; ``str()`` is one sentence."""
+
+
+class Refused(EngineProblem):
+    """The engine lives and could not serve this request."""
+
+    def __init__(self, error: protocol.Error) -> None:
+        super().__init__(error.message)
+        self.kind = error.kind
+
+
+class EngineLost(EngineProblem):
+    """The engine is gone, or never came up."""
+
+
+class Stream:
+    """The events that answer one request, in order. Raises :class:`EngineProblem` where they end badly."""
+
+    def __init__(self, client: EngineClient, request: protocol.Request) -> None:
+        self.id = request.id
+        self.request = request
+        self._client = client
+        self._queue: asyncio.Queue[protocol.Event | EngineProblem] = asyncio.Queue()
+        self._ended = False
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> protocol.Event:
+        if self._ended:
+            raise StopAsyncIteration
+        item = await self._queue.get()
+        if isinstance(item, EngineProblem):
+            self._ended = True
+            raise item
+        self._ended = isinstance(item, _LAST)
+        if isinstance(item, protocol.Error):
+            raise Refused(item)
+        return item
+
+    def put(self, item: protocol.Event | EngineProblem) -> None:
+        self._queue.put_nowait(item)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    async def cancel(self) -> None:
+        """Ask the engine to stop; what it still answers comes through the stream as usual."""
+        if not self._ended:
+            await self._client.tell(protocol.Cancel(id=0, target=self.id))
+
+
+class EngineClient:
+    """One engine process and the requests that are open on it."""
+
+    def __init__(
+        self,
+        command: Sequence[str] = LOCAL_ENGINE,
+        *,
+        environment: dict[str, str] | None = None,
+        on_change: Callable[[str], None] | None = None,
+    ) -> None:
+        """``on_change`` is told "starting", "ready" and "lost"."""
+        self.command = tuple(command)
+        self.welcome: protocol.Welcome | None = None
+        self.starts = 0  # how often an engine came up; a new number means that models are unloaded
+        self.log: deque[str] = deque(maxlen=200)  # the end of its stderr
+        self._environment = environment or {}
+        self._on_change = on_change or (lambda state: None)
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: dict[int, Stream] = {}
+        self._next_id = 1
+        self._starting = asyncio.Lock()
+
+    # ------------------------------------------------------------------ requests
+    async def request(self, message: protocol.Request) -> Stream:
+        """Send a request (its ``id`` is given here), starting the engine where there is none.
+
+        Raises:
+            EngineLost: when no engine can be started.
+        """
+        await self.start()
+        return await self._send(message)
+
+    async def ask(self, message: protocol.Request, answer: type[Answer]) -> Answer:
+        """The one event of this type that answers a request. Raises EngineProblem where none comes."""
+        found: Answer | None = None
+        async for event in await self.request(message):
+            if isinstance(event, answer):
+                found = event
+        if found is None:
+            raise EngineLost(f"The engine gave no answer to {type(message).__name__}.")
+        return found
+
+    async def tell(self, message: protocol.Request) -> None:
+        """Send to a running engine without waiting for an answer; a lost engine is no error here."""
+        if self._process is not None:
+            stream = await self._send(message)
+            self._streams.pop(stream.id, None)
+
+    async def _send(self, message: protocol.Request) -> Stream:
+        message = msgspec.structs.replace(message, id=self._next_id)
+        self._next_id += 1
+        stream = self._streams[message.id] = Stream(self, message)
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            self._process.stdin.write(protocol.encode(message))
+            await self._process.stdin.drain()
+        except (ConnectionError, OSError):
+            pass  # the reader sees the end of the process and tells every stream
+        return stream
+
+    # ------------------------------------------------------------------ process
+    async def start(self) -> None:
+        """Have a running engine that has said hello. Raises EngineLost."""
+        async with self._starting:
+            if self._process is not None and self.welcome is not None:
+                return
+            self._on_change("starting")
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self.command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", **self._environment},
+                    start_new_session=True,  # keys and hang-ups of our terminal are not the engine's
+                )
+            except OSError as error:
+                self._on_change("lost")
+                raise EngineLost(f"Cannot start the engine ({self.command[0]}: {error.strerror}).") from None
+            self._process = process
+            self._spawn(self._read(process))
+            self._spawn(self._collect_log(process))
+            try:
+                async for event in await self._send(protocol.Hello(id=0)):
+                    assert isinstance(event, protocol.Welcome)
+                    self._check_version(event)
+                    self.welcome = event
+            except EngineProblem:
+                await self.close()
+                raise
+            self.starts += 1
+            self._on_change("ready")
+
+    def _check_version(self, welcome: protocol.Welcome) -> None:
+        if welcome.version != protocol.PROTOCOL_VERSION:
+            raise EngineLost(
+                f"The engine on {welcome.host} speaks protocol {welcome.version} and this app speaks "
+                f"{protocol.PROTOCOL_VERSION}: install the same version of tfm-tui on both."
+            )
+
+    def _spawn(self, work: asyncio._CoroutineLike[None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Hand every event to its stream; at the end of the output, tell all of them."""
+        assert process.stdout is not None
+        rest = b""
+        while chunk := await process.stdout.read(_READ):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._deliver(line)
+        await process.wait()
+        if self._process is process:
+            self._process = self.welcome = None
+            self._on_change("lost")
+        lost, self._streams = self._streams, {}
+        message = self._obituary(process.returncode)
+        for stream in lost.values():
+            stream.put(EngineLost(message))
+
+    def _deliver(self, line: bytes) -> None:
+        try:
+            event = protocol.decode_event(line)
+        except msgspec.DecodeError:
+            if line.strip():  # a library that prints, a login banner: no event, but worth reading
+                self.log.append(line[:500].decode("utf-8", "replace"))
+            return
+        if event.id == 0:
+            self._hear(event)
+        stream = self._streams.get(event.id)
+        if stream is not None:
+            if isinstance(event, _LAST):
+                del self._streams[event.id]
+            stream.put(event)
+
+    def _hear(self, event: protocol.Event) -> None:
+        """The engine speaks for itself: it knows its device now, or something is wrong with it."""
+        if isinstance(event, protocol.Welcome):
+            self.welcome = event
+        elif isinstance(event, protocol.Error):
+            self.log.append(event.message)
+
+    async def _collect_log(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        rest = b""
+        while chunk := await process.stderr.read(_READ):
+            *lines, rest = (rest + chunk).split(b"\n")
+            self.log.extend(line[:2000].decode("utf-8", "replace") for line in lines)
+            rest = rest[-_READ:]
+        if rest:
+            self.log.append(rest[:2000].decode("utf-8", "replace"))
+
+    def _obituary(self, returncode: int | None) -> str:
+        if returncode is not None and returncode < 0:
+            try:
+                how = f"was killed by {signal.Signals(-returncode).name}"
+            except ValueError:
+                how = f"was killed by signal {-returncode}"
+        else:
+            how = f"stopped with status {returncode}"
+        last = next((line.strip() for line in reversed(self.log) if line.strip()), "")
+        reason = f" Its last words: {last[:200]}" if last else ""
+        return f"The engine {how}; the next request starts it again.{reason}"
+
+    async def close(self) -> None:
+        """End the engine: close its input, and kill it if it does not take the hint within a second."""
+        process, self._process, self.welcome = self._process, None, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 1.0)
+        except TimeoutError:
+            try:
+                process.kill()
+            except ProcessLookupError:
+                pass
+            await process.wait()

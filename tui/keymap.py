@@ -1,0 +1,147 @@
+"""Every key of the app, in one place: what it is, what it does, what help says about it.
+
+Bindings have ids, so that a file can rebind them; help, the command palette and the key line are
+made from these same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from textual.binding import Binding
+
+
+class Mode(NamedTuple):
+    """One of the app's modes: a key, a name and the screen that it opens (imported when first opened)."""
+
+    name: str
+    title: str
+    key: str
+    screen: str  # "module:Class"
+
+
+# The function keys are the modes' own for good, so a mode that is not here yet leaves its key free.
+MODES = (
+    Mode("translate", "Translate", "f1", "tfm.tui.screens.translate:TranslateScreen"),
+    Mode("train", "Train", "f5", "tfm.tui.screens.train:TrainScreen"),
+)
+
+
+def _key(
+    id: str, keys: str, action: str, label: str, help: str, *, priority: bool = False, show: bool = True
+) -> Binding:
+    return Binding(keys, action, label, id=id, tooltip=help, priority=priority, show=show)
+
+
+APP = (
+    *(
+        _key(f"mode.{m.name}", m.key, f"mode('{m.name}')", m.title.lower(), f"Go to {m.title}", priority=True)
+        for m in MODES
+    ),
+    _key("app.model", "ctrl+o", "choose_model", "model", "Choose the model", priority=True),
+    _key("app.help", "question_mark,f9", "help", "help", "This list of keys"),
+    _key(
+        "app.palette", "ctrl+p", "command_palette", "commands", "Find any command by its name", priority=True
+    ),
+    _key("app.leave", "q", "leave", "leave", "Leave; a running trainer goes on"),
+    _key("app.quit", "ctrl+q", "leave", "leave", "Leave, from anywhere", priority=True),
+)
+
+SOURCE = (
+    _key("source.submit", "enter", "submit", "translate", "Translate the text", priority=True),
+    _key(
+        "source.newline", "ctrl+j,shift+enter,alt+enter", "newline", "new line",
+        "Begin a new line; each line is translated by itself", priority=True,
+    ),
+)  # fmt: skip
+
+TRANSLATE = (
+    _key("translate.stop", "escape", "escape", "stop", "Stop and keep what is there; else leave the input"),
+    _key("translate.again", "ctrl+r", "again", "again", "Translate the same text again"),
+    _key("translate.clear", "ctrl+l", "clear", "clear", "Empty the input for another text"),
+    _key("translate.tokens", "tab", "switch_focus", "tokens", "Go between the input and the tokens"),
+    _key("translate.edit", "i,enter", "edit", "edit", "Go back to the input"),
+    _key("translate.older", "ctrl+up", "recall(-1)", "older", "Bring back an older translation"),
+    _key("translate.newer", "ctrl+down", "recall(1)", "newer", "Bring back a newer translation"),
+    _key("translate.copy", "y", "copy", "copy", "Copy the translation (OSC 52)"),
+    _key("sampling.decode", "d", "decode", "beam/sample", "Change between beam search and sampling"),
+    _key("beam.narrower", "w", "beam_width(-1)", "beam", "A narrower beam"),
+    _key("beam.wider", "W", "beam_width(1)", "beam", "A wider beam"),
+    _key("temperature.lower", "t", "turn('temperature', -1)", "temperature", "Lower the temperature"),
+    _key("temperature.raise", "T", "turn('temperature', 1)", "temperature", "Raise the temperature"),
+    _key("top_p.lower", "p", "turn('top_p', -1)", "top-p", "Lower top-p"),
+    _key("top_p.raise", "P", "turn('top_p', 1)", "top-p", "Raise top-p"),
+    _key("min_p.lower", "m", "turn('min_p', -1)", "min-p", "Lower min-p"),
+    _key("min_p.raise", "M", "turn('min_p', 1)", "min-p", "Raise min-p"),
+    _key("top_k.lower", "k", "turn('top_k', -1)", "top-k", "Lower top-k"),
+    _key("top_k.raise", "K", "turn('top_k', 1)", "top-k", "Raise top-k"),
+    _key("repetition.lower", "r", "turn('repetition', -1)", "repetition", "Lower the repetition penalty"),
+    _key("repetition.raise", "R", "turn('repetition', 1)", "repetition", "Raise the repetition penalty"),
+    _key("sampling.seed", "s", "new_seed", "seed", "Another seed: another draw with the same settings"),
+    _key("sampling.type_seed", "S", "type_seed", "seed", "Type the seed"),
+    _key("sampling.stages", "o", "stages", "all stages", "Every stage of the sampling chain"),
+    _key("preset.previous", "left_square_bracket", "preset(-1)", "preset", "The previous preset"),
+    _key("preset.next", "right_square_bracket", "preset(1)", "preset", "The next preset"),
+)
+
+TOKENS = (
+    _key("tokens.previous", "h,left", "walk(-1)", "token", "The token before this one"),
+    _key("tokens.next", "l,right", "walk(1)", "token", "The token after this one"),
+    _key("tokens.first", "home", "edge(False)", "first", "The first token"),
+    _key("tokens.last", "end", "edge(True)", "last", "The last token"),
+)
+
+STAGES = (
+    _key("stages.up", "up", "move(-1)", "choose", "The setting above"),
+    _key("stages.down", "down", "move(1)", "choose", "The setting below"),
+    _key("stages.lower", "left,h", "turn(-1)", "turn", "Lower it"),
+    _key("stages.raise", "right,l", "turn(1)", "turn", "Raise it"),
+    _key("stages.exact", "enter", "exact", "type a value", "Type the exact value"),
+    _key("stages.neutral", "0,backspace", "neutral", "neutral", "Back to its neutral value: it does nothing"),
+    _key("stages.reset", "N", "reset", "all neutral", "Every setting back to neutral"),
+    _key("stages.close", "escape,o,q", "close", "back", "Close this list"),
+)
+
+TRAIN = (
+    _key("train.new", "n", "new_run", "new run", "Start a run from a config file"),
+    _key("train.open", "enter", "open", "watch", "Watch the chosen run"),
+    _key("train.up", "up,k", "move(-1)", "choose", "The run above"),
+    _key("train.down", "down,j", "move(1)", "choose", "The run below"),
+    _key("train.back", "escape", "back", "all runs", "Back to the list of runs; the run goes on"),
+    _key("train.older", "comma", "sample(-1)", "older", "Older sample translations"),
+    _key("train.newer", "full_stop", "sample(1)", "newer", "Newer sample translations"),
+    _key("train.pause", "space", "pause", "pause", "Pause the run now, or let it go on"),
+    _key("train.save", "S", "save", "save now", "Save a checkpoint now"),
+    _key("train.evaluate", "e", "evaluate", "evaluate", "Evaluate now"),
+    _key("train.stop", "Q", "stop_run", "stop (saves)", "Stop the run; it saves a checkpoint first"),
+    _key("train.refresh", "ctrl+r", "refresh_runs", "refresh", "Read the list of runs again"),
+)
+
+_NAMES = {
+    "escape": "Esc", "enter": "Enter", "tab": "Tab", "question_mark": "?", "comma": ",", "full_stop": ".",
+    "left": "←", "right": "→", "up": "↑", "down": "↓", "left_square_bracket": "[",
+    "right_square_bracket": "]", "space": "Space", "home": "Home", "end": "End", "backspace": "Bksp",
+    "pageup": "PgUp", "pagedown": "PgDn",
+}  # fmt: skip
+
+
+def key_name(key: str) -> str:
+    """One key as people write it: ``ctrl+r`` is ``^R``."""
+    *modifiers, last = key.split("+")
+    name = _NAMES.get(last, last.upper() if last[0] == "f" and last[1:].isdigit() else last)
+    if "ctrl" in modifiers:
+        modifiers.remove("ctrl")
+        name = "^" + (name.upper() if len(name) == 1 else name)
+    return "+".join([*(m.capitalize() for m in modifiers), name])
+
+
+def key_names(binding: Binding) -> str:
+    """All keys of a binding: ``h ←``."""
+    return " ".join(key_name(key.strip()) for key in binding.key.split(","))
+
+
+def by_id(ids: Iterable[str]) -> list[Binding]:
+    """The bindings with these ids, in this order."""
+    table = {b.id: b for group in (APP, SOURCE, TRANSLATE, TOKENS, STAGES, TRAIN) for b in group}
+    return [table[i] for i in ids]

@@ -1,0 +1,64 @@
+"""ModeScreen: the frame that every mode hangs in. First line, body, last line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+
+from tfm.tui import keymap
+from tfm.tui.widgets.bars import Header, KeyLine
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
+    from tfm.tui.session import Session
+
+
+class ModeScreen(Screen[None]):
+    """A mode: subclasses give the body and say which keys matter now."""
+
+    MODE: ClassVar[str]
+
+    def compose(self) -> ComposeResult:
+        yield Header(self.MODE)
+        yield from self.body()
+        yield KeyLine()
+
+    def body(self) -> Iterable[object]:
+        """The widgets between the first and the last line."""
+        raise NotImplementedError
+
+    def keys_now(self) -> tuple[Sequence[str], dict[str, str]]:
+        """Ids of the bindings that do something now, the most useful first, and labels that differ."""
+        raise NotImplementedError
+
+    @property
+    def session(self) -> Session:
+        return cast("TfmApp", self.app).session
+
+    @property
+    def typing(self) -> bool:
+        """Do letters go into a text now?"""
+        return self.focused is not None and self.focused.check_consume_key("a", "a")
+
+    def refresh_status(self) -> None:
+        """The engine or the model changed."""
+        if self.is_mounted:
+            self.query_one(Header).status(self.session.status())
+
+    def refresh_keys(self) -> None:
+        if self.is_mounted:
+            ids, labels = self.keys_now()
+            self.query_one(KeyLine).keys(keymap.by_id(ids), typing=self.typing, labels=labels)
+
+    def on_descendant_focus(self) -> None:
+        self.refresh_keys()
+
+    def on_descendant_blur(self) -> None:
+        self.refresh_keys()
+
+    def on_screen_resume(self) -> None:
+        self.refresh_status()
+        self.refresh_keys()

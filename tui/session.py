@@ -1,0 +1,118 @@
+"""What the app knows about its engine: is it up, which model is loaded, how fast it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tfm.core.engine import protocol
+from tfm.tui.client import EngineClient, EngineLost, EngineProblem
+from tfm.tui.widgets.cells import Row
+
+FIRST_CHOICE = "en-de"
+
+
+class Session:
+    """One engine and one model in it. ``on_change`` is called when :meth:`status` says something new."""
+
+    def __init__(self, client: EngineClient, model: str | None, on_change: Callable[[], None]) -> None:
+        self.client = client
+        self.wanted = model
+        self.models: tuple[protocol.ModelInfo, ...] = ()
+        self.loaded: protocol.ModelLoaded | None = None
+        self.problem = ""  # why there is no model, one sentence
+        self._rate = 0.0
+        self._busy = ""
+        self._loaded_at = -1  # client.starts when the model was loaded
+        self._on_change = on_change
+        self._loading = asyncio.Lock()
+
+    # ------------------------------------------------------------------ the model
+    @property
+    def info(self) -> protocol.ModelInfo | None:
+        return self.loaded.info if self.loaded else None
+
+    async def ready(self) -> protocol.ModelLoaded:
+        """The loaded model, loading it first where it must be (at the start, after a crash, after a choice).
+
+        Raises:
+            EngineProblem: there is no engine or no such model; the sentence is kept in ``problem``.
+        """
+        async with self._loading:
+            if self.loaded and self._loaded_at == self.client.starts and self.client.welcome:
+                return self.loaded
+            try:
+                self._say("starting the engine")
+                await self.client.start()
+                name = self.wanted or await self._first_choice()
+                loaded = await self._load(name)
+            except EngineProblem as problem:
+                self.problem = str(problem)
+                raise
+            finally:
+                self._say("")
+            self.problem = ""
+            self.loaded, self._loaded_at = loaded, self.client.starts
+            self._on_change()
+            return loaded
+
+    async def choose(self, name: str) -> protocol.ModelLoaded:
+        """Load another model. The one in use stays when that fails."""
+        before, self.wanted = self.wanted, name
+        kept, self.loaded = self.loaded, None
+        try:
+            return await self.ready()
+        except EngineProblem:
+            self.wanted, self.loaded = before, kept
+            self._on_change()
+            raise
+
+    async def list_models(self) -> tuple[protocol.ModelInfo, ...]:
+        """Every checkpoint that the engine's machine has."""
+        self.models = (await self.client.ask(protocol.ModelsList(id=0), protocol.ModelsListed)).models
+        return self.models
+
+    async def _first_choice(self) -> str:
+        usable = [m for m in await self.list_models() if m.family == "encoder-decoder" and not m.problem]
+        if not usable:
+            raise EngineLost(
+                "There is no translation model on this machine yet. Train one: F5, or `tfm-tui train CONFIG`."
+            )
+        return next((m.name for m in usable if m.name == FIRST_CHOICE), usable[0].name)
+
+    async def _load(self, name: str) -> protocol.ModelLoaded:
+        self._say(f"loading {name}")
+        loaded: protocol.ModelLoaded | None = None
+        async for event in await self.client.request(protocol.ModelLoad(id=0, model=name)):
+            if isinstance(event, protocol.LoadProgress):
+                self._say(f"loading {name} {event.fraction:.0%}")
+            elif isinstance(event, protocol.ModelLoaded):
+                loaded = event
+        if loaded is None:
+            raise EngineLost(f"The engine did not load {name}.")
+        return loaded
+
+    # ------------------------------------------------------------------ what the header shows
+    def rate(self, tokens_per_second: float) -> None:
+        self._rate = tokens_per_second
+        self._on_change()
+
+    def engine_changed(self, state: str) -> None:
+        """The client's ``on_change``."""
+        self._rate = 0.0
+        self._say("starting the engine" if state == "starting" else "")
+
+    def _say(self, busy: str) -> None:
+        self._busy = busy
+        self._on_change()
+
+    def status(self) -> Row:
+        if self._busy:
+            return ((f"{self._busy} …", "live"),)
+        if self.client.welcome is None and self.client.starts:
+            return (("engine stopped", "bad"),)
+        if self.loaded is None:
+            return (("no model" if self.problem else "", "bad"),)
+        name = (self.loaded.info.name, "strong")
+        where = (f" · {self.loaded.device} {self.loaded.precision}", "dim")
+        return (name, where, (f" · {self._rate:,.0f} tok/s", "dim")) if self._rate else (name, where)

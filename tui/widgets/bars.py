@@ -1,0 +1,89 @@
+"""The first line and the last: where you are and what the engine does, and the keys that matter now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.binding import Binding
+from textual.events import Click
+
+from tfm.tui import keymap
+from tfm.tui.widgets.cells import Row, Span, spread, width
+from tfm.tui.widgets.lines import Lines
+
+
+class Header(Lines):
+    """The modes on the left, the state of the engine and the model on the right."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(id="header")
+        self._mode = mode
+        self._status: Row = ()
+
+    def status(self, spans: Sequence[Span]) -> None:
+        if tuple(spans) != self._status:
+            self._status = tuple(spans)
+            self.repaint()
+
+    def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        right = (*self._status, (" ", ""))
+        row = self._modes(with_keys=True)
+        if width(row) + width(right) + 2 > columns:
+            row = self._modes(with_keys=False)
+        if width(row) + width(right) + 2 > columns:  # narrower still: only where we are
+            row = tuple(span for span in row if span[1] != "dim")
+        return [spread(row, right, columns)]
+
+    def _modes(self, with_keys: bool) -> Row:
+        spans: list[Span] = [(" tfm", "live"), ("  ", "")]
+        for mode in keymap.MODES:
+            if with_keys:
+                spans.append((f"{keymap.key_name(mode.key)} ", "faint"))
+            spans.append((mode.title, "here" if mode.name == self._mode else "dim"))
+            spans.append(("  ", ""))
+        return tuple(spans)
+
+    async def on_click(self, event: Click) -> None:
+        """A click on a mode's name goes there."""
+        column = 0
+        for text, _ in self.rows[0] if self.rows else ():
+            column += len(text)
+            if event.x < column:
+                for mode in keymap.MODES:
+                    if mode.title == text:
+                        await self.app.run_action(f"mode('{mode.name}')")
+                return
+
+
+class KeyLine(Lines):
+    """Keys that do something now; help and the palette stay at the right end whatever happens."""
+
+    def __init__(self) -> None:
+        super().__init__(id="keys")
+        self._bindings: tuple[tuple[str, str], ...] = ()
+        self._typing = False
+
+    def keys(
+        self, bindings: Sequence[Binding], *, typing: bool, labels: dict[str, str] | None = None
+    ) -> None:
+        """``typing``: letters go into a text, so help is shown by its function key. ``labels`` renames by id."""
+        shown = tuple((keymap.key_names(b), (labels or {}).get(b.id or "", b.description)) for b in bindings)
+        if shown != self._bindings or typing != self._typing:
+            self._bindings, self._typing = shown, typing
+            self.repaint()
+
+    def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        right: Row = (
+            ("F9" if self._typing else "?", "key"),
+            (" help  ", "dim"),
+            ("^P", "key"),
+            (" commands ", "dim"),
+        )
+        room = columns - width(right) - 1
+        spans: list[Span] = [(" ", "")]
+        for keys, label in self._bindings:
+            entry = [(keys, "key"), (f" {label}   ", "dim")]
+            if width(tuple(spans)) + width(tuple(entry)) - 3 > room:
+                break
+            spans += entry
+        return [spread(tuple(spans), right, columns)]

@@ -1,0 +1,97 @@
+"""The sampling panel: the knobs that matter most, the seed and how the text is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tfm.core.sampling.settings import PRESETS, SamplingSettings
+from tfm.tui.safe_text import plain
+from tfm.tui.widgets import knobs
+from tfm.tui.widgets.cells import Span, spread
+from tfm.tui.widgets.lines import Lines
+
+
+class Decoding(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next text is made."""
+
+    method: str = "sample"  # or "beam"
+    settings: SamplingSettings = PRESETS["greedy"]
+    seed: int = 1
+    beam_width: int = 5
+
+
+class SamplingPanel(Lines):
+    """Draws a :class:`Decoding`; the keys are the screen's."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._decoding = Decoding()
+
+    @property
+    def decoding(self) -> Decoding:
+        return self._decoding
+
+    @decoding.setter
+    def decoding(self, value: Decoding) -> None:
+        self._decoding = value
+        self.border_subtitle = plain("")
+        self.refresh_title()
+        self.repaint()
+
+    def refresh_title(self) -> None:
+        self.border_title = plain("Sampling" if self._decoding.method == "sample" else "Beam search")
+
+    def on_mount(self) -> None:
+        self.refresh_title()
+
+    def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        now = self._decoding
+        sampling = now.method == "sample"
+        rows: list[Sequence[Span]] = [self._knob(knob, columns, sampling) for knob in knobs.MAIN]
+        on = [f for f in now.settings.active() if f in knobs.SWITCHES]
+        others = (
+            f"{len(on)} more on: {', '.join(on)}" if on else f"{len(knobs.SWITCHES)} more stages, all neutral"
+        )
+        rows.append(spread(((others, "" if on and sampling else "dim"),), (("o", "key"),), columns))
+        rows.append(
+            spread(
+                (("preset       ", "dim"), (knobs.preset_name(now.settings), "")), (("[ ]", "key"),), columns
+            )
+        )
+        drawn = sampling and now.settings.temperature > 0
+        seed = (("seed         ", "dim"), (str(now.seed), "" if drawn else "dim"))
+        note: Span = ("" if drawn or not sampling else "  greedy: not used", "faint")
+        rows.append(spread((*seed, note), (("s S", "key"),), columns))
+        rows.append(
+            spread(
+                (
+                    ("decode       ", "dim"),
+                    *_choice("Sample", sampling),
+                    ("  ", ""),
+                    *_choice(f"Beam {now.beam_width}", not sampling),
+                ),
+                (("d w W", "key"),),
+                columns,
+            )
+        )
+        return rows
+
+    def _knob(self, knob: knobs.Knob, columns: int, sampling: bool) -> Sequence[Span]:
+        value = knobs.value_of(self._decoding.settings, knob)
+        text = knobs.format_value(knob, value)
+        neutral = value == knob.neutral
+        left: list[Span] = [
+            (f"{knob.label:<13}", "" if sampling and not neutral else "dim"),
+            (f"{text:<6}", "strong" if sampling and not neutral else "dim"),
+        ]
+        room = columns - 13 - 6 - 5
+        if room >= 5:
+            track = knobs.slider(knob, value, min(room, 21))
+            left += track if sampling else [(text, "faint") for text, _ in track]
+        return spread(tuple(left), ((knob.keys, "key"),), columns)
+
+
+def _choice(label: str, chosen: bool) -> tuple[Span, Span]:
+    return (("● " if chosen else "○ "), "live" if chosen else "faint"), (label, "strong" if chosen else "dim")

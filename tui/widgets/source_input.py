@@ -1,0 +1,46 @@
+"""The text that is to be translated: Enter sends it, a control key makes a new line."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import BindingType
+from textual.message import Message
+from textual.widgets import TextArea
+
+from tfm.tui import keymap
+from tfm.tui.safe_text import safe_text
+
+PASTE_LIMIT = 50_000  # characters; beyond this the layout of the editor takes seconds
+
+
+class SourceInput(TextArea):
+    """A TextArea that submits."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.SOURCE]
+
+    class Submitted(Message):
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class PasteRefused(Message):
+        def __init__(self, length: int) -> None:
+            super().__init__()
+            self.length = length
+
+    def action_submit(self) -> None:
+        self.post_message(self.Submitted(self.text))
+
+    def action_newline(self) -> None:
+        self.insert("\n")
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        """Runs before TextArea's own handler, which then inserts what is left in the event."""
+        if len(event.text) + len(self.text) > PASTE_LIMIT:
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.PasteRefused(len(event.text)))
+        else:
+            event.text = safe_text(event.text.replace("\r", "\n"), newlines=True)

@@ -1,0 +1,77 @@
+"""The token under the eye: its rivals, how likely each was, and which stage removed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from tfm.core.engine.protocol import BeamHypothesis, Token
+from tfm.tui.safe_text import safe_text
+from tfm.tui.widgets.cells import Row, Span, width
+from tfm.tui.widgets.lines import Lines
+
+_GAP = 3
+
+
+class TokenPanel(Lines):
+    """Shows the candidates of one token, or the best hypotheses of a beam."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._token: Token | None = None
+        self._beam: tuple[BeamHypothesis, ...] = ()
+        self._hint = ""
+
+    def token(self, token: Token | None, hint: str = "") -> None:
+        self._token, self._beam, self._hint = token, (), hint
+        self.repaint()
+
+    def beam(self, hypotheses: tuple[BeamHypothesis, ...]) -> None:
+        self._token, self._beam = None, hypotheses
+        self.repaint()
+
+    def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        if self._beam:
+            return [_hypothesis(n, h) for n, h in enumerate(self._beam)]
+        if self._token is None or not self._token.top:
+            return [((self._hint, "dim"),)]
+        return _candidates(self._token, columns)
+
+
+def _hypothesis(rank: int, hypothesis: BeamHypothesis) -> Row:
+    style = "" if rank == 0 else "dim"
+    return ((f"{rank + 1} ", "live" if rank == 0 else "faint"), (f"{hypothesis.score:7.2f}  ", "dim"),
+            (hypothesis.text, style))  # fmt: skip
+
+
+def _candidates(token: Token, columns: int) -> list[Row]:
+    """Two rows: what each token's chance was in the draw, and below it what the model itself said."""
+    first: list[Span] = [("drawn  ", "faint")]
+    second: list[Span] = [("model  ", "faint")]
+    top = sorted(token.top, key=lambda c: (-c.final, -c.raw))
+    for candidate in top:
+        piece = visible_piece(candidate.piece)
+        taken = candidate.token == token.token
+        chance = f"{candidate.final:.2f}" if candidate.final > 0 else "–"
+        raw = f"{candidate.raw:.2f}"
+        if candidate.final <= 0 and candidate.removed_by:
+            raw += f" {candidate.removed_by}"
+        cells = max(cell_len(piece) + 1 + len(chance), cell_len(raw))
+        if width(tuple(first)) + cells > columns:
+            break
+        style = "live" if taken else ("" if candidate.final > 0 else "gone")
+        first += [(piece, style), (f" {chance}", "strong" if taken else "dim")]
+        first.append((" " * (cells - cell_len(piece) - 1 - len(chance) + _GAP), ""))
+        indent = max(0, min(cell_len(piece) + 1, cells - cell_len(raw)))
+        second += [(" " * indent + raw, "dim"), (" " * (cells - indent - cell_len(raw) + _GAP), "")]
+    return [tuple(first), tuple(second)]
+
+
+def visible_piece(piece: str) -> str:
+    """A token's text where it stands alone: a leading space shows, an empty one too."""
+    if not piece:
+        return "∅"
+    if piece.isspace():
+        return "␣" * min(len(piece), 3)
+    return safe_text(piece.strip(" ")) if piece.startswith(" ") else "·" + safe_text(piece.rstrip(" "))
