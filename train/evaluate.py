@@ -63,6 +63,7 @@ def translation_scores(
             f"{len(tokenized_references):,} tokenised references do not fit {len(references):,} references"
         )
     bleu, chrf = BLEU(tokenize="13a"), CHRF()
+    steps = f"moses:lc.norm.tok.{target_language or 'en'}"
     tokenized = BLEU(tokenize="none", force=True)  # force: do not warn that the text is tokenised
     return TranslationScores(
         bleu=bleu.corpus_score(hypotheses, [references]).score,
@@ -72,7 +73,7 @@ def translation_scores(
         tokenized_bleu=tokenized.corpus_score(
             moses_lines(hypotheses, target_language), [tokenized_references]
         ).score,
-        tokenized_bleu_signature=f"BLEU|moses:lc.norm.tok.{target_language or 'en'}|{tokenized.get_signature()}",
+        tokenized_bleu_signature=f"BLEU|{steps}|{tokenized.get_signature()}",
         cer=character_error_rate(hypotheses, references),
         wer=word_error_rate(hypotheses, references),
         n_sentences=len(references),

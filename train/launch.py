@@ -143,7 +143,7 @@ def _train(run: RunDir, config: TrainConfig) -> Iterator[TrainEvent]:
         write_atomically(run.config_path, to_toml(config).encode())
         log, inbox = EventLog(run), ControlInbox(run)
         try:
-            with _signals(inbox):
+            with signals_ask_to_stop(inbox):
                 if log.n_before:  # commands that a dead trainer left are not meant for this one
                     for left in inbox.take():
                         message = f"the command {left.command}, sent while nobody trained, was dropped"
@@ -185,7 +185,7 @@ def _sentence(error: BaseException) -> str:
 
 
 @contextmanager
-def _signals(inbox: ControlInbox) -> Iterator[None]:
+def signals_ask_to_stop(inbox: ControlInbox) -> Iterator[None]:
     """SIGTERM and SIGINT ask to save and stop, a second SIGINT interrupts; SIGHUP does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
