@@ -4,7 +4,8 @@ Letters: B lanes, K key/value heads, T new tokens, S stored tokens, C capacity, 
 
 Each lane has a length of its own. New tokens come right-padded to a common T and are written at
 each lane's own length; what padding leaves behind lies past the length, is hidden by the mask and
-is overwritten by the next tokens. The model only writes; whoever drives it calls :meth:`advance`
+is overwritten by the next tokens. Unused slots are zeros: a mask gives them no weight, but no weight
+times NaN would still be NaN. The model only writes; whoever drives it calls :meth:`advance`
 with the number of real tokens, so a speculative call can simply not be counted.
 """
 
@@ -41,8 +42,8 @@ class KVCache:
     ) -> KVCache:
         shape = (n_lanes, config.kv_heads, _round_up(capacity), config.head_dim)
         layers = range(config.n_decoder_layers)
-        keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
-        values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
+        keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
         return cls(keys, values, [0] * n_lanes)
 
     @property
@@ -128,7 +129,7 @@ class KVCache:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values, *cross))
 
     def _pick(self, stored: Tensor, index: Tensor, used: int) -> Tensor:
-        picked = stored.new_empty((len(index), *stored.shape[1:]))
+        picked = stored.new_zeros((len(index), *stored.shape[1:]))
         picked[:, :, :used] = stored[:, :, :used].index_select(0, index)
         return picked
 
@@ -137,7 +138,7 @@ class KVCache:
         capacity = _round_up(max(needed, 2 * self.capacity))
         for stored in (self.keys, self.values):
             for layer, old in enumerate(stored):
-                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+                new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))
                 new[:, :, :used] = old[:, :, :used]
                 stored[layer] = new
 
