@@ -44,6 +44,18 @@ def test_loads_no_torch(statement: str) -> None:
     assert not loaded_by(statement) & {"torch", "tokenizers", "safetensors", "sacrebleu"}
 
 
+def test_every_screen_and_widget_loads_no_torch() -> None:
+    """The app imports its screens by name when they are first opened, which no static check sees."""
+    statement = (
+        "import importlib, pkgutil, tfm.tui.screens, tfm.tui.widgets; "
+        "[importlib.import_module(f'{package.__name__}.{module.name}') "
+        "for package in (tfm.tui.screens, tfm.tui.widgets) for module in pkgutil.iter_modules(package.__path__)]"
+    )
+    loaded = loaded_by(statement)
+    assert "textual" in loaded
+    assert not loaded & {"torch", "tokenizers", "safetensors", "sacrebleu"}
+
+
 def test_plain_commands_load_no_textual() -> None:
     """`tfm-tui translate` in a pipe pays for no app."""
     assert "textual" not in loaded_by("import tfm.tui.cli")
