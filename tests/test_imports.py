@@ -49,7 +49,8 @@ def test_every_screen_and_widget_loads_no_torch() -> None:
     statement = (
         "import importlib, pkgutil, tfm.tui.screens, tfm.tui.widgets; "
         "[importlib.import_module(f'{package.__name__}.{module.name}') "
-        "for package in (tfm.tui.screens, tfm.tui.widgets) for module in pkgutil.iter_modules(package.__path__)]"
+        "for package in (tfm.tui.screens, tfm.tui.widgets) "
+        "for module in pkgutil.iter_modules(package.__path__)]"
     )
     loaded = loaded_by(statement)
     assert "textual" in loaded

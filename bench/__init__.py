@@ -1,0 +1,1 @@
+"""Measurements of this machine, printed as plain tables. Nothing is asserted here."""
