@@ -50,17 +50,16 @@ def start_detached(
         RunLocked: the run is being trained already.
         ValueError: a bad config, missing data, or the sentence with which the trainer gave up.
     """
-    run, config = _prepare(config_path, overrides or {}, resume, home)
+    run, _ = _prepare(config_path, overrides or {}, resume, home)
     if run.is_locked():
         raise RunLocked(run.locked_message())
     reader = EventReader(run.events_path)
     while reader.poll():
         pass  # what an earlier trainer wrote
     command = [sys.executable, "-m", "tfm.train.launch", str(run.path)]
-    if to_toml(config) != to_toml(load_config(run.config_path)):
-        changed = run.path / f".tmp-config-{os.getpid()}.toml"  # the trainer adopts it once it owns the run
-        write_atomically(changed, to_toml(config).encode())
-        command += ["--config", str(changed)]
+    if resume:  # a new run's config is in its directory already
+        command += ["--config", str(Path(config_path).expanduser().absolute())] if config_path else []
+        command += [f"--set={key}={value}" for key, value in (overrides or {}).items()]
     with open(os.open(run.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
         process = subprocess.Popen(
             command,
@@ -290,12 +289,12 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m tfm.train.launch", description=main.__doc__)
     parser.add_argument("run", help="the run directory")
-    parser.add_argument("--config", help="a changed config to go on with")
+    parser.add_argument("--config", help="another config to go on with")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one of its keys")
     arguments = parser.parse_args(argv)
     try:
-        run = RunDir.open(arguments.run)
-        config = load_config(arguments.config or run.config_path)
-        for _ in _train(run, config):
+        changes = dict(change.split("=", 1) for change in arguments.set)
+        for _ in run_foreground(arguments.config, changes, resume=Path(arguments.run)):
             pass
     except RunLocked as error:
         print(f"error: {error}", file=sys.stderr)
