@@ -208,7 +208,7 @@ def _why_not(host: str | None, mode: str | None) -> str:
         return "the app needs a terminal; `tfm-tui translate` works in a pipe"
     if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         return (
-            f"a terminal of type {os.environ.get('TERM', '')!r} cannot show the app: use `tfm-tui translate`, "
-            "`tfm-tui train` and the other plain commands, or set TERM to what it is"
+            f"a terminal of type {os.environ.get('TERM', '')!r} cannot show the app: use the plain commands, "
+            "such as `tfm-tui translate`, or set TERM to what the terminal is"
         )
     return ""

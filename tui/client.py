@@ -7,6 +7,7 @@ crash costs one message. The command is a parameter: ``ssh -T box tfm-tui engine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -255,8 +256,6 @@ class EngineClient:
         try:
             await asyncio.wait_for(process.wait(), 1.0)
         except TimeoutError:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            except ProcessLookupError:
-                pass
             await process.wait()

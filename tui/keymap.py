@@ -41,9 +41,7 @@ APP = (
     ),
     _key("app.model", "ctrl+o", "choose_model", "model", "Choose the model", priority=True),
     _key("app.help", "question_mark,f9", "help", "help", "This list of keys"),
-    _key(
-        "app.palette", "ctrl+p", "command_palette", "commands", "Find any command by its name", priority=True
-    ),
+    _key("app.palette", "ctrl+p", "command_palette", "commands", "Find a command by name", priority=True),
     _key("app.leave", "q", "leave", "leave", "Leave; a running trainer goes on"),
     _key("app.quit", "ctrl+q", "leave", "leave", "Leave, from anywhere", priority=True),
 )
@@ -86,8 +84,8 @@ TRANSLATE = (
 )
 
 TOKENS = (
-    _key("tokens.previous", "h,left", "walk(-1)", "token", "The token before this one"),
-    _key("tokens.next", "l,right", "walk(1)", "token", "The token after this one"),
+    _key("tokens.previous", "left,h", "walk(-1)", "token", "The token before this one"),
+    _key("tokens.next", "right,l", "walk(1)", "token", "The token after this one"),
     _key("tokens.first", "home", "edge(False)", "first", "The first token"),
     _key("tokens.last", "end", "edge(True)", "last", "The last token"),
 )

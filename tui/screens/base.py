@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.screen import Screen
+from textual.widget import Widget
 
 from tfm.tui import keymap
 from tfm.tui.widgets.bars import Header, KeyLine
@@ -26,7 +27,7 @@ class ModeScreen(Screen[None]):
         yield from self.body()
         yield KeyLine()
 
-    def body(self) -> Iterable[object]:
+    def body(self) -> Iterable[Widget]:
         """The widgets between the first and the last line."""
         raise NotImplementedError
 
@@ -51,7 +52,7 @@ class ModeScreen(Screen[None]):
     def refresh_keys(self) -> None:
         if self.is_mounted:
             ids, labels = self.keys_now()
-            self.query_one(KeyLine).keys(keymap.by_id(ids), typing=self.typing, labels=labels)
+            self.query_one(KeyLine).keys(keymap.by_id(ids), labels, typing=self.typing)
 
     def on_descendant_focus(self) -> None:
         self.refresh_keys()

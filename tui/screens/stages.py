@@ -16,10 +16,33 @@ from tfm.tui import keymap
 from tfm.tui.safe_text import plain
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets import knobs
-from tfm.tui.widgets.cells import Row, spread
+from tfm.tui.widgets.cells import Row
 from tfm.tui.widgets.lines import Lines
 
 _ALL = (*knobs.MAIN, *knobs.OTHERS)
+
+
+class Stages(Lines):
+    """One row a knob, the chosen one marked."""
+
+    settings = NEUTRAL
+    row = len(knobs.MAIN)
+
+    def build(self, columns: int) -> list[Row]:
+        return [self._line(number) for number in range(len(_ALL))]
+
+    def _line(self, number: int) -> Row:
+        knob = _ALL[number]
+        value = knobs.value_of(self.settings, knob)
+        here, on = number == self.row, value != knob.neutral
+        left: Row = (
+            ("▸ " if here else "  ", "live"),
+            (f"{knob.label:<20}", "strong" if here else ("" if on else "dim")),
+            (f"{knobs.format_value(knob, value):<7}", "strong" if on else "dim"),
+            *knobs.slider(knob, value, 11),
+            ("  ", ""),
+        )
+        return (*left, (knob.help, "" if here else "faint"))
 
 
 class StagesScreen(ModalScreen[None]):
@@ -31,62 +54,47 @@ class StagesScreen(ModalScreen[None]):
         super().__init__()
         self._settings = settings
         self._on_change = on_change
-        self._row = len(knobs.MAIN)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = plain("All stages")
-            dialog.border_subtitle = plain(
-                "↑ ↓ choose · ← → turn · Enter type · 0 neutral · N all neutral · Esc back"
-            )
-            yield Lines()
+            dialog.border_subtitle = plain("← → turn · Enter type · 0 neutral · N all neutral · Esc back")
+            yield Stages()
+
+    @property
+    def stages(self) -> Stages:
+        return self.query_one(Stages)
+
+    @property
+    def _knob(self) -> knobs.Knob:
+        return _ALL[self.stages.row]
 
     def on_mount(self) -> None:
-        self.call_after_refresh(self._repaint)
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._repaint)
-
-    def _repaint(self) -> None:
-        lines = self.query_one(Lines)
-        lines.show([self._line(n, lines.size.width) for n in range(len(_ALL))])
-        self.query_one(VerticalScroll).scroll_to_region(Region(0, self._row, 1, 1), animate=False)
-
-    def _line(self, number: int, columns: int) -> Row:
-        knob = _ALL[number]
-        value = knobs.value_of(self._settings, knob)
-        here, on = number == self._row, value != knob.neutral
-        left: Row = (
-            ("▸ " if here else "  ", "live"),
-            (f"{knob.label:<20}", "strong" if here else ("" if on else "dim")),
-            (f"{knobs.format_value(knob, value):<7}", "strong" if on else "dim"),
-            *knobs.slider(knob, value, 11),
-            ("  ", ""),
-        )
-        return spread((*left, (knob.help, "dim" if here else "faint")), ((knob.keys, "key"),), columns)
+        self._set(self._settings)
 
     def _set(self, settings: SamplingSettings) -> None:
+        self.stages.settings = settings
+        self.stages.repaint()
         if settings != self._settings:
             self._settings = settings
             self._on_change(settings)
-        self._repaint()
 
     def action_move(self, by: int) -> None:
-        self._row = (self._row + by) % len(_ALL)
-        self._repaint()
+        self.stages.row = (self.stages.row + by) % len(_ALL)
+        self.stages.repaint()
+        self.query_one(VerticalScroll).scroll_to_region(Region(0, self.stages.row, 1, 1), animate=False)
 
     def action_turn(self, by: int) -> None:
-        self._set(knobs.turn(self._settings, _ALL[self._row], by))
+        self._set(knobs.turn(self._settings, self._knob, by))
 
     def action_neutral(self) -> None:
-        knob = _ALL[self._row]
-        self._set(knobs.set_value(self._settings, knob, knob.neutral))
+        self._set(knobs.set_value(self._settings, self._knob, self._knob.neutral))
 
     def action_reset(self) -> None:
         self._set(NEUTRAL)
 
     def action_exact(self) -> None:
-        knob = _ALL[self._row]
+        knob = self._knob
 
         def check(text: str) -> SamplingSettings:
             try:

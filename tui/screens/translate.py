@@ -36,16 +36,8 @@ class TranslateScreen(ModeScreen):
     MODE = "translate"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRANSLATE]
     AUTO_FOCUS = "#source"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
-        (0, "-narrow"),
-        (70, "-normal"),
-        (120, "-wide"),
-    ]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
-        (0, "-short"),
-        (20, "-medium"),
-        (34, "-tall"),
-    ]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-normal"), (120, "-wide")]  # from so many cells on
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-medium"), (34, "-tall")]
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +179,7 @@ class TranslateScreen(ModeScreen):
     def _show_figures(self) -> None:
         exchange = self.exchange
         panel = self.query_one("#candidates", TokenPanel)
-        if exchange is None:
+        if exchange is None or (self.running and not exchange.n_tokens):
             panel.border_title = plain("Token")
             panel.token(None, "Each token's rivals and their probabilities show here: Tab, then ← →.")
             return
@@ -216,18 +208,14 @@ class TranslateScreen(ModeScreen):
     # ------------------------------------------------------------------ keys
     def keys_now(self) -> tuple[list[str], dict[str, str]]:
         if self.running:
-            ids = (
-                ["translate.stop", "translate.tokens"]
-                if self.typing
-                else ["translate.stop", "temperature.raise"]
-            )
-            return ids, {"temperature.raise": "hotter"}
+            return ["translate.stop", *(["translate.tokens"] if self.typing else _WARMTH)], {}
         again = ["translate.again"] if self.exchange else []
         if self.typing:
             ids = ["source.submit", *again, "translate.tokens", "translate.clear", "mode.train", "app.model"]
             return ids, {"translate.tokens": "knobs" if not again else "tokens and knobs"}
-        ids = ["translate.edit", "tokens.previous", "tokens.next", *again]
-        return [*ids, "sampling.decode", "sampling.stages", "translate.copy"], {"sampling.decode": "beam"}
+        walk = ["tokens.previous", "tokens.next"] if self.exchange else []
+        ids = ["translate.edit", *walk, *again, *_WARMTH]
+        return [*ids, "sampling.decode", "sampling.stages"], {}
 
     async def action_escape(self) -> None:
         if self.running and self._stream is not None:
@@ -332,9 +320,8 @@ class TranslateScreen(ModeScreen):
         self._decode_with(msgspec.structs.replace(self.panel.decoding, seed=seed))
 
 
-_SAME = (
-    "Same text, settings and seed make the same translation: s for another seed, T for a higher temperature."
-)
+_WARMTH = ("temperature.lower", "temperature.raise")
+_SAME = "The same text, settings and seed make the same translation: s for another seed, T for more heat."
 _SAME_BEAM = "Beam search makes the same translation every time: d for sampling, W for a wider beam."
 
 

@@ -60,28 +60,29 @@ class KeyLine(Lines):
 
     def __init__(self) -> None:
         super().__init__(id="keys")
-        self._bindings: tuple[tuple[str, str], ...] = ()
+        self._keys: tuple[tuple[str, str], ...] = ()
         self._typing = False
 
-    def keys(
-        self, bindings: Sequence[Binding], *, typing: bool, labels: dict[str, str] | None = None
-    ) -> None:
-        """``typing``: letters go into a text, so help is shown by its function key. ``labels`` renames by id."""
-        shown = tuple((keymap.key_names(b), (labels or {}).get(b.id or "", b.description)) for b in bindings)
-        if shown != self._bindings or typing != self._typing:
-            self._bindings, self._typing = shown, typing
+    def keys(self, bindings: Sequence[Binding], labels: dict[str, str], *, typing: bool) -> None:
+        """Neighbours with one label share it. ``labels`` renames by id. ``typing``: letters go into a
+        text, so help is shown by its function key."""
+        shown: list[tuple[str, str]] = []
+        for binding in bindings:
+            key = keymap.key_name(binding.key.split(",")[0])
+            label = labels.get(binding.id or "", binding.description)
+            if shown and shown[-1][1] == label:
+                key = f"{shown.pop()[0]} {key}"
+            shown.append((key, label))
+        if tuple(shown) != self._keys or typing != self._typing:
+            self._keys, self._typing = tuple(shown), typing
             self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        right: Row = (
-            ("F9" if self._typing else "?", "key"),
-            (" help  ", "dim"),
-            ("^P", "key"),
-            (" commands ", "dim"),
-        )
+        help_key = "F9" if self._typing else "?"
+        right: Row = ((help_key, "key"), (" help  ", "dim"), ("^P", "key"), (" commands ", "dim"))
         room = columns - width(right) - 1
         spans: list[Span] = [(" ", "")]
-        for keys, label in self._bindings:
+        for keys, label in self._keys:
             entry = [(keys, "key"), (f" {label}   ", "dim")]
             if width(tuple(spans)) + width(tuple(entry)) - 3 > room:
                 break

@@ -37,23 +37,23 @@ _LADDER = (0, 1, 2, 3, 5, 10, 20, 30, 40, 50, 80, 100, 200, 500, 1000)
 _TINY = (0.0, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
 
 MAIN = (
-    Knob("temperature", "temperature", _steps(0.0, 2.0, 0.05), "divides the logits; 0 takes the likeliest", "t T"),
+    Knob("temperature", "temperature", _steps(0.0, 2.0, 0.05), "divides logits; 0 is the likeliest", "t T"),
     Knob("top_p", "top-p", _NEAR_ONE, "keeps the smallest set of tokens that holds this probability", "p P"),
     Knob("min_p", "min-p", (*_steps(0.0, 0.1, 0.01), *_steps(0.15, 0.5, 0.05)),
          "keeps tokens at least this likely, relative to the likeliest", "m M"),
     Knob("top_k", "top-k", _LADDER, "keeps this many of the likeliest tokens", "k K"),
-    Knob("repetition", "repetition", _steps(1.0, 2.0, 0.05), "makes tokens that were seen less likely", "r R"),
+    Knob("repetition", "repetition", _steps(1.0, 2.0, 0.05), "makes seen tokens less likely", "r R"),
 )  # fmt: skip
 OTHERS = (
     Knob("repetition_window", "repetition window", (0, 16, 32, 64, 128, 256, 512), "how far back; 0 is all"),
     Knob("presence", "presence", _steps(-2.0, 2.0, 0.1), "taken off every token that was seen"),
     Knob("frequency", "frequency", _steps(-2.0, 2.0, 0.1), "taken off for each time that a token was seen"),
-    Knob("dynamic_range", "dynamic temperature", _SHARE, "temperature moves this far with the entropy"),
+    Knob("dynamic_range", "dynamic temperature", _SHARE, "temperature follows the entropy this far"),
     Knob("dynamic_exponent", "dynamic exponent", _steps(0.2, 3.0, 0.2), "how it follows the entropy"),
-    Knob("typical", "typical", _NEAR_ONE, "keeps tokens of about the expected surprise, up to this mass"),
-    Knob("top_n_sigma", "top-n-sigma", _steps(0.0, 4.0, 0.25), "keeps logits within n deviations of the best"),
+    Knob("typical", "typical", _NEAR_ONE, "keeps tokens of about the expected surprise"),
+    Knob("top_n_sigma", "top-n-sigma", _steps(0.0, 4.0, 0.25), "keeps logits within n deviations of the top"),
     Knob("xtc_chance", "xtc chance", _SHARE, "how often the likeliest choices are excluded"),
-    Knob("xtc_threshold", "xtc threshold", _steps(0.0, 0.5, 0.05), "choices at least this likely count as such"),
+    Knob("xtc_threshold", "xtc threshold", _steps(0.0, 0.5, 0.05), "choices this likely count as such"),
     Knob("epsilon", "epsilon", _TINY, "drops tokens less likely than this"),
     Knob("eta", "eta", _TINY, "the same, relative to the entropy"),
     Knob("dry_multiplier", "dry", _steps(0.0, 2.0, 0.1), "penalty for extending a repeated passage"),

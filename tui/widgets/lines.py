@@ -19,7 +19,8 @@ from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Cells, Row, Span, cells_of, changed, fit
 
 STYLES = (
-    "dim", "faint", "strong", "live", "here", "second", "good", "bad", "key", "selected", "mark", "gone", "row",
+    "dim", "faint", "strong", "live", "here", "second", "good", "bad", "key", "selected", "mark", "gone",
+    "row",
 )  # fmt: skip
 
 

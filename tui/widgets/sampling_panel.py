@@ -51,31 +51,17 @@ class SamplingPanel(Lines):
         sampling = now.method == "sample"
         rows: list[Sequence[Span]] = [self._knob(knob, columns, sampling) for knob in knobs.MAIN]
         on = [f for f in now.settings.active() if f in knobs.SWITCHES]
-        others = (
-            f"{len(on)} more on: {', '.join(on)}" if on else f"{len(knobs.SWITCHES)} more stages, all neutral"
-        )
-        rows.append(spread(((others, "" if on and sampling else "dim"),), (("o", "key"),), columns))
-        rows.append(
-            spread(
-                (("preset       ", "dim"), (knobs.preset_name(now.settings), "")), (("[ ]", "key"),), columns
-            )
-        )
+        n_others = len(knobs.SWITCHES)
+        others = f"{len(on)} more on: {', '.join(on)}" if on else f"{n_others} more stages, all neutral"
+        preset = (("preset       ", "dim"), (knobs.preset_name(now.settings), ""))
         drawn = sampling and now.settings.temperature > 0
         seed = (("seed         ", "dim"), (str(now.seed), "" if drawn else "dim"))
-        note: Span = ("" if drawn or not sampling else "  greedy: not used", "faint")
-        rows.append(spread((*seed, note), (("s S", "key"),), columns))
-        rows.append(
-            spread(
-                (
-                    ("decode       ", "dim"),
-                    *_choice("Sample", sampling),
-                    ("  ", ""),
-                    *_choice(f"Beam {now.beam_width}", not sampling),
-                ),
-                (("d w W", "key"),),
-                columns,
-            )
-        )
+        unused = ("" if drawn else "  unused", "faint")
+        ways = (*_choice("Sample", sampling), ("  ", ""), *_choice(f"Beam {now.beam_width}", not sampling))
+        rows.append(spread(((others, "" if on and sampling else "dim"),), (("o", "key"),), columns))
+        rows.append(spread(preset, (("[ ]", "key"),), columns))
+        rows.append(spread((*seed, unused), (("s S", "key"),), columns))
+        rows.append(spread(ways, (("d w W", "key"),), columns))
         return rows
 
     def _knob(self, knob: knobs.Knob, columns: int, sampling: bool) -> Sequence[Span]:

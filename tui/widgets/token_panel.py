@@ -69,9 +69,10 @@ def _candidates(token: Token, columns: int) -> list[Row]:
 
 
 def visible_piece(piece: str) -> str:
-    """A token's text where it stands alone: a leading space shows, an empty one too."""
+    """A token's text where it stands alone; a dot marks one that goes on with the word before it."""
     if not piece:
         return "∅"
     if piece.isspace():
         return "␣" * min(len(piece), 3)
-    return safe_text(piece.strip(" ")) if piece.startswith(" ") else "·" + safe_text(piece.rstrip(" "))
+    text = safe_text(piece.strip(" "))
+    return "·" + text if piece[0].isalnum() else text

@@ -195,12 +195,14 @@ class TokenStream(ScrollView, can_focus=True):
 
     def _build(self, first: int) -> list[Row]:
         """The rows from ``first`` on, as spans."""
+        rows: list[Row]
         if not self._lanes:
             text, style = self._placeholder
             note = Paragraph(self._columns)
             note.append(safe_text(text, newlines=True))
-            return [((note.text[row.start : row.end], style),) for row in note.rows][first:]
-        rows: list[Row] = []
+            rows = [((note.text[row.start : row.end], style),) for row in note.rows]
+            return rows[first:]
+        rows = []
         y = 0
         for lane, paragraph in enumerate(self._lanes):
             skip = max(0, first - y)
