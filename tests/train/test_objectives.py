@@ -1,0 +1,59 @@
+"""The fused loss is PyTorch's cross-entropy, without the logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from tfm.train.objectives import CHUNK, linear_cross_entropy
+
+
+@given(
+    n=st.integers(1, 40),
+    smoothing=st.sampled_from([0.0, 0.1, 0.3]),
+    with_bias=st.booleans(),
+    seed=st.integers(0, 999),
+)
+@settings(deadline=None, max_examples=40)
+def test_equals_cross_entropy(n: int, smoothing: float, with_bias: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(n, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(23, 8, generator=generator, requires_grad=True)
+    bias = torch.randn(23, generator=generator, requires_grad=True) if with_bias else None
+    labels = torch.randint(0, 23, (n,), generator=generator)
+    leaves = [hidden, weight] + ([bias] if bias is not None else [])
+
+    logits = F.linear(hidden, weight, bias)
+    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
+    expected_grads = torch.autograd.grad(expected * 0.5, leaves)
+    loss = linear_cross_entropy(hidden, weight, bias, labels, smoothing)
+    grads = torch.autograd.grad(loss.total * 0.5, leaves)
+
+    torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(loss.nll, F.cross_entropy(logits, labels, reduction="sum"), rtol=1e-5, atol=1e-4)
+    assert int(loss.correct) == int((logits.argmax(1) == labels).sum())
+    assert loss.n_tokens == n
+    for ours, theirs in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_many_chunks_and_extreme_logits() -> None:
+    torch.manual_seed(0)
+    n = 2 * CHUNK + 17
+    hidden, weight, labels = torch.randn(n, 4) * 60, torch.randn(11, 4), torch.randint(0, 11, (n,))
+    loss = linear_cross_entropy(hidden, weight, None, labels, 0.1)
+    expected = F.cross_entropy(hidden @ weight.T, labels, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_bf16_products_stay_close(smoothing: float) -> None:
+    torch.manual_seed(1)
+    hidden, weight = torch.randn(300, 64), torch.randn(500, 64) * 0.1
+    labels = torch.randint(0, 500, (300,))
+    exact = linear_cross_entropy(hidden, weight, None, labels, smoothing)
+    rounded = linear_cross_entropy(hidden, weight, None, labels, smoothing, torch.bfloat16)
+    assert float(rounded.total) == pytest.approx(float(exact.total), rel=5e-3)
