@@ -1,4 +1,4 @@
-"""Small real parts that many tests share: checkpoints with random weights, a config that trains in seconds."""
+"""Small real parts that many tests share: random checkpoints, a config that trains in seconds."""
 
 from __future__ import annotations
 
