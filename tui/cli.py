@@ -104,32 +104,20 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 )
 @click.option("--host", metavar="USER@BOX", help="Run the engine on this machine, over ssh.")
 @click.option("--model", "-m", metavar="MODEL", help="The checkpoint to begin with.")
-@click.option("--mode", default="translate", show_default=True, help="The mode to begin in.")
+@click.option("--mode", metavar="MODE", help="The mode to begin in: translate or train.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 @click.pass_context
-def cli(ctx: click.Context, host: str | None, model: str | None, mode: str) -> None:
+def cli(ctx: click.Context, host: str | None, model: str | None, mode: str | None) -> int | None:
     """A terminal lab for Transformers. Without a command it opens the app."""
-    if ctx.invoked_subcommand is None:
-        open_app(host=host, model=model, mode=mode)
-    elif host or model:
-        option = "--host" if host else "--model"
-        raise click.UsageError(f"{option} before a command means the app; put it after the command's name")
-
-
-def open_app(
-    *, host: str | None = None, model: str | None = None, mode: str = "translate", run: str | None = None
-) -> None:
-    """Hand the terminal to the app. Raises ValueError where there is none that can show it."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ValueError("the app needs a terminal; in a pipe use a command, such as: tfm-tui translate")
-    if os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
-        raise ValueError(
-            "this terminal (TERM=dumb) cannot show the app; use a command, such as: tfm-tui translate"
-        )
+    if ctx.invoked_subcommand is not None:
+        given = [f"--{name}" for name in ("host", "model", "mode") if ctx.params[name] is not None]
+        if given:
+            raise click.UsageError(f"{given[0]} before a command is for the app; put it after the command")
+        return None
     from tfm.tui.app import run_app
 
-    run_app(host=host, model=model, mode=mode, run=run)
+    return run_app(host=host, model=model, mode=mode)
 
 
 def one_line(text: object) -> str:

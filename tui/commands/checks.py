@@ -161,7 +161,7 @@ def terminal() -> Iterator[Check]:
             check="terminal",
             value=value,
             state="advice",
-            change="the app needs a terminal that can draw: set TERM=xterm-256color; the commands need nothing",
+            change="the app cannot draw here: set TERM=xterm-256color; the commands work",
         )
     else:
         yield Check(check="terminal", value=value)

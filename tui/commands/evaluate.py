@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,19 +23,35 @@ CHUNK = 400  # sentences translated between two drawings of the progress bar
 @model_options()
 @click.option("--source", type=click.Path(), help="Sentences to translate, one a line; .gz is read as it is.")
 @click.option("--target", type=click.Path(), help="Their translations, line for line.")
-@click.option("--tokenized-target", type=click.Path(),
-              help="Translations made ready for the tokenised BLEU; default: lc-tok beside --target, "
-                   "else made from --target by the Moses rules.")
+@click.option(
+    "--tokenized-target",
+    type=click.Path(),
+    help="Translations made ready for the tokenised BLEU; default: lc-tok beside --target, "
+    "else made from --target by the Moses rules.",
+)
 @click.option("--text", type=click.Path(), help="Plain text to score, for a model that does not translate.")
 @click.option("--beam", type=click.IntRange(1, 64), default=5, show_default=True, help="Width; 1 is greedy.")
-@click.option("--length-penalty", type=click.FloatRange(0.0, 10.0), default=1.0, show_default=True,
-              help="Scores are divided by length to this power.")
+@click.option(
+    "--length-penalty",
+    type=click.FloatRange(0.0, 10.0),
+    default=1.0,
+    show_default=True,
+    help="Scores are divided by length to this power.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N lines only.")
 @click.option("--output", type=click.Path(dir_okay=False), help="Write the translations into this file.")
 @json_option
 def evaluate(
-    choice: Choice, source: str | None, target: str | None, tokenized_target: str | None, text: str | None,
-    beam: int, length_penalty: float, limit: int | None, output: str | None, as_json: bool,
+    choice: Choice,
+    source: str | None,
+    target: str | None,
+    tokenized_target: str | None,
+    text: str | None,
+    beam: int,
+    length_penalty: float,
+    limit: int | None,
+    output: str | None,
+    as_json: bool,
 ) -> None:
     """Measure a model: BLEU, chrF, error rates, perplexity and accuracy.
 
@@ -84,12 +101,10 @@ def _on_pairs(
         check_parallel(target, len(pairs), prepared, len(tokenized))
         tokenized = tokenized[:limit]
     pairs = pairs[:limit]
-    writing = open(output, "w", encoding="utf-8", newline="\n") if output else None
-    checkpoint = load(choice, "encoder-decoder")
-    translations = _translate(checkpoint, [source_text for source_text, _ in pairs], **search)
-    if writing is not None:
-        with writing:
-            writing.writelines(line + "\n" for line in translations)
+    with open(output or os.devnull, "w", encoding="utf-8", newline="\n") as writing:
+        checkpoint = load(choice, "encoder-decoder")
+        translations = _translate(checkpoint, [source_text for source_text, _ in pairs], **search)
+        writing.writelines(line + "\n" for line in translations)
     language = _language(checkpoint, target)
     scores = translation_scores(translations, [reference for _, reference in pairs], language, tokenized)
     return (
@@ -128,8 +143,8 @@ def _language(checkpoint: Checkpoint, target: str) -> str:
     ending = Path(target).name.removesuffix(".gz").rpartition(".")[2]
     if len(ending) == 2 and ending.isalpha():
         return ending.lower()
-    languages = checkpoint.training.get("languages", [])
-    return str(languages[-1])[:2].lower() if isinstance(languages, list) and languages else ""
+    languages = checkpoint.training.get("languages") or [""]
+    return next((str(code) for code in languages[-1:] if len(str(code)) == 2), "")
 
 
 def _about(choice: Choice, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -162,4 +177,4 @@ def _show(result: dict[str, Any]) -> None:
     say(f"accuracy        {result['accuracy']:6.3f}  of {result['n_tokens']:,} tokens")
     say(f"perplexity      {result['perplexity']:6.2f}  loss {result['loss']:.4f} nats a token")
     if result["n_left_out"]:
-        say(f"{result['n_left_out']} examples were too long for the model and are not in accuracy and perplexity")
+        say(f"{result['n_left_out']} examples are too long for the model and not in accuracy and perplexity")

@@ -51,9 +51,7 @@ def follow(run: RunDir, *, as_json: bool, whole: bool) -> int:
                 for text in shown:
                     say(text)
     except KeyboardInterrupt:
-        note(
-            f"\nthe run goes on; `tfm-tui attach {run.id}` shows it, `tfm-tui stop {run.id}` ends it"
-        )
+        note(f"\nthe run goes on; `tfm-tui attach {run.id}` shows it, `tfm-tui stop {run.id}` ends it")
         raise
     if isinstance(last, RunEnded):
         return 1 if last.reason == "failed" else 0

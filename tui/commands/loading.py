@@ -105,6 +105,6 @@ def check_length(checkpoint: Checkpoint, text: str, n_tokens: int, what: str) ->
     limit = checkpoint.config.max_positions
     if n_tokens > limit:
         raise ValueError(
-            f"{what} is too long for {checkpoint.path.name}: {len(text):,} characters are {n_tokens:,} tokens, "
-            f"and it reads at most {limit:,}; split it into sentences"
+            f"{what} is too long for {checkpoint.path.name}: its {len(text):,} characters are {n_tokens:,} "
+            f"tokens, and the model reads at most {limit:,}; split it into sentences"
         )

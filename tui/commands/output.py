@@ -6,6 +6,8 @@ terminal and leaves it exact where it is a file or a pipe.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -50,6 +52,32 @@ def _harmless(text: str) -> str:
     from tfm.tui.safe_text import safe_text
 
     return safe_text(text, newlines=True)
+
+
+class LiveLine:
+    """One line of the terminal that is drawn over itself until it is final."""
+
+    def __init__(self) -> None:
+        self._live = os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+
+    def show(self, text: str) -> None:
+        """Its end, where it is wider than the screen: a wrapped line could not be drawn over."""
+        from rich.cells import cell_len, chop_cells
+
+        if not self._live:
+            return
+        width = max(2, shutil.get_terminal_size().columns - 1)
+        safe = _harmless(text)
+        if cell_len(safe) > width:
+            safe = "…" + chop_cells(safe[::-1], width - 1)[0][::-1]
+        self._write("\r" + safe + "\x1b[K")
+
+    def finish(self, text: str) -> None:
+        self._write(("\r\x1b[K" if self._live else "") + _harmless(text) + "\n")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
+        sys.stdout.buffer.flush()
 
 
 def table(rows: Iterable[Sequence[str]], headers: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -49,18 +49,19 @@ def runs(as_json: bool) -> None:
 @click.argument("run", shell_complete=complete_run)
 @click.option("--plain", is_flag=True, help="Print lines instead of opening the panel.")
 @json_option
-def attach(run: str, plain: bool, as_json: bool) -> Any:
+def attach(run: str, plain: bool, as_json: bool) -> int:
     """Watch a training run.
 
     Opens the panel on a terminal and prints plain lines elsewhere. Leaving does not stop the run.
     """
     from tfm.train.run_dir import RunDir
-    from tfm.tui.cli import open_app
     from tfm.tui.commands.follow import follow
 
     directory = RunDir.open(run)
     if to_terminal() and not plain and not as_json:
-        return open_app(mode="train", run=str(directory.path))
+        from tfm.tui.app import run_app
+
+        return run_app(run=str(directory.path) if "/" in run else directory.id)
     return follow(directory, as_json=as_json, whole=False)
 
 

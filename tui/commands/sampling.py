@@ -14,15 +14,27 @@ from typing import Any, NamedTuple
 import click
 
 from tfm.core.sampling.settings import NEUTRAL, PRESETS, SamplingSettings
+from tfm.tui.commands.output import note
 from tfm.tui.commands.suggest import suggest
 
 
 class Sampling(NamedTuple):
-    """What the options say, and whether any was given."""
+    """What the options say, whether any was given, and whether the seed was left to us."""
 
     settings: SamplingSettings
     seed: int
     given: bool
+    seed_drawn: bool = False
+
+    def told(self) -> dict[str, Any]:
+        """The settings that are not neutral, as a record of the output holds them."""
+        names = [*self.settings.active(), *(["order"] if self.settings.order != NEUTRAL.order else [])]
+        return {name: getattr(self.settings, name) for name in names}
+
+    def tell_seed(self) -> None:
+        """A drawn seed is told, so that the same output can be had again."""
+        if self.seed_drawn and self.settings.temperature > 0:
+            note(f"seed {self.seed}")
 
 
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
@@ -119,9 +131,8 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
             changes["banned"] = tuple(token for token, bias in biases.items() if bias == -math.inf)
         given = bool(changes) or preset is not None or seed is not None
         settings = (preset or NEUTRAL).replace(**changes)
-        # Without a seed one is drawn and told, so that the same output can be had again.
-        sampling = Sampling(settings, secrets.randbelow(2**31) if seed is None else seed, given)
-        return function(sampling=sampling, **values)
+        chosen = secrets.randbelow(2**31) if seed is None else seed
+        return function(sampling=Sampling(settings, chosen, given, seed is None), **values)
 
     options = [
         click.option("--preset", metavar="NAME", callback=_preset, shell_complete=_complete_preset,
