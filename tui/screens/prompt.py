@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -13,20 +14,33 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from tfm.tui.safe_text import plain
+from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.wrap import wrap
 
 
 class Prompt(ModalScreen[str | None]):
-    """Asks for one line. ``check`` raises ValueError with the sentence that is shown in place."""
+    """Asks for one line.
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "back")]
+    ``check`` looks at it at once; ``act`` does something with it that takes a while, and what it
+    returns is the answer. Both raise ValueError with the sentence that is shown in place; what was
+    typed stays.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
 
     def __init__(
-        self, title: str, *, text: str = "", hint: str = "", check: Callable[[str], object] | None = None
+        self,
+        title: str,
+        *,
+        text: str = "",
+        hint: str = "",
+        check: Callable[[str], object] | None = None,
+        act: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         super().__init__()
-        self._title, self._text, self._hint, self._check = title, text, hint, check
+        self._title, self._text, self._hint = title, text, hint
+        self._check, self._act = check, act
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
@@ -36,27 +50,36 @@ class Prompt(ModalScreen[str | None]):
             yield Lines(id="answer")
 
     def on_mount(self) -> None:
-        self.query_one("#answer", Lines).show([((self._hint, "dim"),)])
+        self._say(self._hint, "dim")
 
     def on_input_changed(self) -> None:
-        self.query_one("#answer", Lines).show([((self._hint, "dim"),)])
+        self._say(self._hint, "dim")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        self._submit(event.value)
+
+    @work(exclusive=True, exit_on_error=False)
+    async def _submit(self, text: str) -> None:
         try:
             if self._check is not None:
-                self._check(event.value)
+                self._check(text)
+            if self._act is not None:
+                self._say("…", "live")
+                text = await self._act(text)
         except ValueError as error:
-            self.complain(str(error))
+            self._say(str(error), "bad")
         else:
-            self.dismiss(event.value)
+            self.dismiss(text)
 
-    def complain(self, sentence: str) -> None:
-        """Show what is wrong under the line, wrapped; what was typed stays."""
-        from tfm.tui.widgets.wrap import wrap
-
+    def _say(self, sentence: str, style: str) -> None:
+        """A sentence under the line, wrapped."""
         answer = self.query_one("#answer", Lines)
-        rows = wrap(sentence, 0, max(10, answer.size.width))
-        answer.show([((sentence[row.start : row.end], "bad"),) for row in rows])
+        sentence = safe_text(sentence)
+        rows = wrap(sentence, 0, max(10, (answer.size.width or 60)))
+        answer.show([((sentence[row.start : row.end], style),) for row in rows])
+
+    def action_back(self) -> None:
+        self.dismiss(None)
 
 
 class Choice(ModalScreen[str | None]):

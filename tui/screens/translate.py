@@ -18,9 +18,9 @@ from tfm.core.engine import protocol
 from tfm.core.sampling.settings import SamplingSettings
 from tfm.tui import keymap
 from tfm.tui.client import EngineProblem, Stream
+from tfm.tui.exchange import Exchange
 from tfm.tui.safe_text import plain
 from tfm.tui.screens.base import ModeScreen
-from tfm.tui.screens.exchange import Exchange
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets import knobs
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
