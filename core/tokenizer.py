@@ -87,6 +87,11 @@ class Tokenizer:
         found = {name: self._backend.token_to_id(token) for name, token in zip(names, SPECIAL_TOKENS, strict=True)}
         return {name: index for name, index in found.items() if index is not None}
 
+    @property
+    def specials(self) -> dict[str, int]:
+        """Every special token's id by its name."""
+        return dict(self._special)
+
     def token_to_id(self, token: str) -> int | None:
         index: int | None = self._backend.token_to_id(token)
         return index
