@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,16 +33,18 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "translate": Entry("translate", "translate", "Translate a text, or stdin line by line.", "Inference"),
-    "generate": Entry("generate", "generate", "Continue a prompt.", "Inference"),
-    "fill": Entry("fill", "fill", "Fill the masks in a text.", "Inference"),
+    "generate": Entry("generate", "generate", "Write on from a prompt.", "Inference"),
+    "fill": Entry("fill", "fill", "Fill each [MASK] in a text.", "Inference"),
     "score": Entry("score", "score", "Log-probability of each token of a text.", "Inference"),
-    "train": Entry("train", "train", "Train a model from a TOML file.", "Training"),
-    "runs": Entry("runs", "runs", "List the training runs.", "Training"),
+    "train": Entry("train", "train", "Train the model that a TOML file describes.", "Training"),
+    "runs": Entry("runs", "runs", "List the training runs, newest first.", "Training"),
     "attach": Entry("runs", "attach", "Watch a training run.", "Training"),
-    "stop": Entry("runs", "stop", "Stop a training run; it saves first.", "Training"),
+    "stop": Entry("runs", "stop", "Stop a training run at its next step; it saves first.", "Training"),
     "eval": Entry("evaluate", "evaluate", "Measure a model on a test set.", "Checkpoints"),
-    "models": Entry("models", "models", "List and verify checkpoints.", "Checkpoints"),
-    "doctor": Entry("doctor", "doctor", "What this machine and terminal can do.", "Machine"),
+    "models": Entry("models", "models", "List the checkpoints, or verify one.", "Checkpoints"),
+    "doctor": Entry(
+        "doctor", "doctor", "Look at this machine and terminal, and say what to change.", "Machine"
+    ),
     "engine": Entry("engine", "engine", "Speak the engine's protocol on stdin and stdout.", "Machine"),
 }
 
@@ -55,6 +58,9 @@ Completion of commands, options, models and runs: put one of these into your she
   zsh   eval "$(_TFM_TUI_COMPLETE=zsh_source tfm-tui)"
   fish  _TFM_TUI_COMPLETE=fish_source tfm-tui | source
 """
+
+
+COMPLETE = "_TFM_TUI_COMPLETE"
 
 
 class LazyGroup(click.Group):
@@ -104,7 +110,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 )
 @click.option("--host", metavar="USER@BOX", help="Run the engine on this machine, over ssh.")
 @click.option("--model", "-m", metavar="MODEL", help="The checkpoint to begin with.")
-@click.option("--mode", metavar="MODE", help="The mode to begin in: translate or train.")
+@click.option("--mode", metavar="MODE", help="The mode to begin in, such as train.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 @click.pass_context
@@ -142,15 +148,15 @@ def explain(error: Exception) -> str | None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. Never lets a user's mistake become a traceback."""
     try:
-        status = cli.main(args=args, prog_name="tfm-tui", standalone_mode=False)
+        status = _invoke(sys.argv[1:] if args is None else list(args))
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return status
     except (KeyboardInterrupt, click.Abort):
-        return 130
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # Python flushes stdout once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
     except Exception as error:
         sentence = None if os.environ.get("TFM_TRACEBACK") else explain(error)
         if sentence is None:
@@ -158,6 +164,21 @@ def main(args: Sequence[str] | None = None) -> int:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tfm-tui"
         print(f"{where}: {one_line(sentence)}", file=sys.stderr)
         return 2
+
+
+def _invoke(args: list[str]) -> int:
+    """What ``click.Command.main`` does, but for its own ideas of exit status and of error messages."""
+    wish = os.environ.get(COMPLETE)
+    if wish:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "tfm-tui", COMPLETE, wish)
+    try:
+        with cli.make_context("tfm-tui", args) as context:
+            status = cli.invoke(context)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

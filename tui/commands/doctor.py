@@ -12,7 +12,7 @@ MARKS = {"ok": "ok", "advice": "--", "problem": "!!"}
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Look at this machine and terminal and say what to change.
+    """Look at this machine and terminal, and say what to change.
 
     Exit status 1 where something will not work; advice alone leaves it 0.
     """

@@ -7,9 +7,10 @@ import click
 
 @click.command()
 def engine() -> None:
-    """Speak the engine's protocol: JSON lines, requests on stdin and events on stdout.
+    """Speak the engine's protocol on stdin and stdout.
 
-    The app starts this by itself; run it by hand to script it or to look at the protocol.
+    JSON lines: requests come in, events go out. The app starts this by itself; run it by hand to script it
+    or to look at the protocol.
     """
     from tfm.core.engine.server import main
     from tfm.train.services import run_services

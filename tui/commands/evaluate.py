@@ -53,9 +53,10 @@ def evaluate(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Measure a model: BLEU, chrF, error rates, perplexity and accuracy.
+    """Measure a model on a test set.
 
-    A model that translates needs --source and --target; the others need --text.
+    BLEU, chrF, error rates, perplexity and accuracy. A model that translates needs --source and --target;
+    the others need --text.
     """
     if text is None and (source is None or target is None):
         raise click.UsageError("give --source and --target, for a model that translates, or --text")

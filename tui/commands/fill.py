@@ -16,7 +16,10 @@ from tfm.tui.commands.output import emit, json_option, say, table
               help="How many candidates for each gap.")  # fmt: skip
 @json_option
 def fill(text: str | None, choice: Choice, top: int, as_json: bool) -> None:
-    """Fill each [MASK] in TEXT, or in stdin."""
+    """Fill each [MASK] in a text.
+
+    Without TEXT, stdin is the text.
+    """
     text = text_or_stdin(text)
     checkpoint = load(choice, "encoder-only")
     from tfm.core.introspect import fill as fill_masks

@@ -29,10 +29,10 @@ def generate(
     prompt: str | None, choice: Choice, max_tokens: int, stop: tuple[str, ...], sampling: Sampling,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Continue PROMPT, or the text on stdin.
+    """Write on from a prompt.
 
-    The preset is "balanced" where no sampling option is given. What is printed is the continuation
-    alone, piece by piece on a terminal.
+    Without PROMPT, stdin is the prompt. The preset is "balanced" where no sampling option is given. What is
+    printed is the continuation alone, piece by piece on a terminal.
     """
     prompt = text_or_stdin(prompt)
     if not sampling.given:

@@ -19,7 +19,10 @@ def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str
               help="Check one checkpoint's files against its manifest.")  # fmt: skip
 @json_option
 def models(verify: str | None, as_json: bool) -> int:
-    """List the checkpoints: the bundled ones and those under $TFM_HOME."""
+    """List the checkpoints, or verify one.
+
+    There are the bundled ones and those under $TFM_HOME.
+    """
     if verify is not None:
         return _verify(verify, as_json)
     from tfm.core.catalog import checkpoint_home, list_models

@@ -71,7 +71,7 @@ def attach(run: str, plain: bool, as_json: bool) -> int:
               help="How long to wait for the run to save and end; 0: only ask.")  # fmt: skip
 @json_option
 def stop(run: str, wait: float, as_json: bool) -> int:
-    """Stop a training run at its next step; it saves a checkpoint first."""
+    """Stop a training run at its next step; it saves first."""
     from tfm.train.launch import require_running
     from tfm.train.launch import stop as stop_run
     from tfm.train.run_dir import ControlInbox, RunDir

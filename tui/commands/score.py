@@ -15,9 +15,10 @@ from tfm.tui.commands.output import emit, json_option, say, table
 @click.option("--source", default="", help="The sentence that TEXT translates (encoder-decoder).")
 @json_option
 def score(text: str | None, choice: Choice, source: str, as_json: bool) -> None:
-    """Log-probability of each token of TEXT, or of stdin, and its perplexity.
+    """Log-probability of each token of a text.
 
-    Logarithms are natural; rank 1 is the token that the model would have chosen.
+    Without TEXT, stdin is the text. Logarithms are natural; rank 1 is what the model would have
+    chosen.
     """
     text = text_or_stdin(text)
     checkpoint = load(choice)

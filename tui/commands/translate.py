@@ -57,11 +57,11 @@ def translate(
     text: str | None, choice: Choice, beam: int | None, length_penalty: float, max_tokens: int | None,
     sampling: Sampling, as_json: bool,
 ) -> None:  # fmt: skip
-    """Translate TEXT, or stdin line by line: one line out for each line in, in order.
+    """Translate a text, or stdin line by line.
 
-    Without sampling options it searches for the best translation; with one it samples. An empty line
-    stays empty. What cannot be translated ends the work with a sentence that names its line; the lines
-    before it have been written by then.
+    For each line in there is one line out, in order; an empty line stays empty. Without sampling options it
+    searches for the best translation, with one it samples. What cannot be translated ends the work with a
+    sentence that names its line; the lines before it have been written by then.
     """
     if sampling.given and beam is not None:
         raise click.UsageError("--beam searches and the sampling options sample; give one or the other")
