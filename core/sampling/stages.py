@@ -122,7 +122,8 @@ def typical(z_BK: Tensor, mass: Number) -> Tensor:
     """Order by abs(-ln p - H) and keep the smallest prefix whose mass is reached (Meister et al. 2023)."""
     mass_B1 = _column(mass, z_BK)
     logp_BK = z_BK.log_softmax(-1)
-    order_BK = (-logp_BK - entropy(z_BK)).abs().argsort(dim=-1, stable=True)
+    distance_BK = ((-logp_BK - entropy(z_BK)).abs() / _SLACK).round()  # in steps, so that ties are ties
+    order_BK = distance_BK.argsort(dim=-1, stable=True)
     before_BK = logp_BK.exp().gather(-1, order_BK).cumsum(-1).roll(1, -1)  # mass in front of each
     kept_BK = (before_BK < mass_B1 - _SLACK) | (mass_B1 >= 1.0)
     kept_BK[:, 0] = True
