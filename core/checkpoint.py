@@ -17,7 +17,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,35 +103,53 @@ def save_checkpoint(
     """
     folder = Path(folder)
     weights = weights_of(model, dtype) if isinstance(model, torch.nn.Module) else dict(model)
-    files = {
-        "config.json": config.to_json(),
-        "tokenizer.json": tokenizer.to_json().encode(),
-        "card.md": card.encode(),
-        "training.json": msgspec.json.format(msgspec.json.encode(training or {}), indent=2) + b"\n",
-        **(extra_files or {}),
-    }
-    temporary = folder.with_name(f".tmp-{folder.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
+    files = {**small_files(config, tokenizer, card, training), **(extra_files or {})}
+    with committed(folder) as temporary:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
         for name, tensors in (extra_tensors or {}).items():
             save_file(dict(tensors), temporary / name)
         for name, data in files.items():
             (temporary / name).write_bytes(data)
-        _commit(temporary, folder)
+    return folder
+
+
+def small_files(
+    config: ModelConfig, tokenizer: Tokenizer, card: str, training: dict[str, Any] | None = None
+) -> dict[str, bytes]:
+    """All files of a checkpoint but the weights, by name."""
+    return {
+        "config.json": config.to_json(),
+        "tokenizer.json": tokenizer.to_json().encode(),
+        "card.md": card.encode(),
+        "training.json": msgspec.json.format(msgspec.json.encode(training or {}), indent=2) + b"\n",
+    }
+
+
+@contextmanager
+def committed(folder: Path, manifest: bool = True) -> Iterator[Path]:
+    """A folder to write files into, which takes the place of ``folder`` when all has gone well.
+
+    Raises:
+        CheckpointError: the place cannot be written; nothing is changed then.
+    """
+    temporary = folder.with_name(f".tmp-{folder.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _commit(temporary, folder, manifest)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return folder
 
 
-def _commit(temporary: Path, folder: Path) -> None:
-    files = {path.name: _File(path.stat().st_size, _sha256(path)) for path in sorted(temporary.iterdir())}
-    manifest = msgspec.json.encode(_Manifest(FORMAT, files))
-    (temporary / MANIFEST).write_bytes(msgspec.json.format(manifest, indent=2) + b"\n")
+def _commit(temporary: Path, folder: Path, manifest: bool) -> None:
+    if manifest:
+        files = {path.name: _File(path.stat().st_size, _sha256(path)) for path in sorted(temporary.iterdir())}
+        encoded = msgspec.json.encode(_Manifest(FORMAT, files))
+        (temporary / MANIFEST).write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
     for path in temporary.iterdir():
         path.chmod(0o644)
         _flush(path)
@@ -177,6 +196,8 @@ def load_checkpoint(
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    if tokenizer.vocab_size > config.vocab_size and config.unk_id is not None:
+        tokenizer = tokenizer.limited(config.vocab_size, config.unk_id)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json only {config.vocab_size}"

@@ -91,7 +91,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     eos_id: int | None = None
     eos_ids: tuple[int, ...] = ()  # further ids that end a generation
     mask_id: int | None = None
+    unk_id: int | None = None  # stands for every id of the tokenizer from vocab_size on (Marian)
     decoder_start_id: int | None = None  # None: bos_id
+    source_prefix: tuple[int, ...] = ()  # before every source sentence (M2M100: its language)
+    target_prefix: tuple[int, ...] = ()  # after the start of every target (M2M100: its language)
+    banned_ids: tuple[int, ...] = ()  # never written (Marian: padding)
 
     @property
     def head_dim(self) -> int:
@@ -172,7 +176,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if self.sliding_window is not None and self.sliding_window < 1:
             raise ValueError(f"sliding_window must be at least 1, not {self.sliding_window}")
-        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id, "mask_id": self.mask_id}
-        for name, value in ids.items():
+        for name in ("pad_id", "bos_id", "eos_id", "mask_id", "unk_id", "decoder_start_id"):
+            self._check_ids(name, getattr(self, name))
+        for name in ("eos_ids", "source_prefix", "target_prefix", "banned_ids"):
+            self._check_ids(name, *getattr(self, name))
+
+    def _check_ids(self, name: str, *values: int | None) -> None:
+        for value in values:
             if value is not None and not 0 <= value < self.vocab_size:
                 raise ValueError(f"{name} must lie in [0, {self.vocab_size}), not {value}")

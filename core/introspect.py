@@ -70,9 +70,10 @@ def score(checkpoint: Checkpoint, text: str, source: str = "") -> Score:
     ids = tokenizer.encode(text)
     if isinstance(model, EncoderDecoder):
         memory = model.encode(_row(_source_ids(checkpoint, source), model))
-        ids = [*_start(config), *ids, *_end(config)]
+        start = _start(config)
+        ids = [*start, *ids, *_end(config)]
         _check_length(config, len(ids), "the text")
-        rows, targets = model.decode(_row(ids, model), memory)[0, :-1], ids[1:]
+        rows, targets = model.decode(_row(ids, model), memory)[0, len(start) - 1 : -1], ids[len(start) :]
     elif isinstance(model, DecoderOnly):
         ids = [*_start(config), *ids]
         if len(ids) < 2:
@@ -188,7 +189,7 @@ def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:
 
 # --------------------------------------------------------------------------- parts
 def _start(config: ModelConfig) -> list[int]:
-    return [] if config.start_id is None else [config.start_id]
+    return [*([] if config.start_id is None else [config.start_id]), *config.target_prefix]
 
 
 def _end(config: ModelConfig) -> list[int]:
@@ -206,8 +207,9 @@ def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
 def _source_ids(checkpoint: Checkpoint, source: str) -> list[int]:
     if not source:
         raise ValueError(f"{checkpoint.path.name} translates: give the source sentence too")
-    ids = checkpoint.tokenizer.encode(source) + _end(checkpoint.config)
-    _check_length(checkpoint.config, len(ids), "the source")
+    config = checkpoint.config
+    ids = [*config.source_prefix, *checkpoint.tokenizer.encode(source), *_end(config)]
+    _check_length(config, len(ids), "the source")
     return ids
 
 

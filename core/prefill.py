@@ -60,7 +60,7 @@ def encode_prompts(
     """
     config = checkpoint.config
     translates = config.family == "encoder-decoder"
-    start = () if config.start_id is None else (config.start_id,)
+    start = (*(() if config.start_id is None else (config.start_id,)), *config.target_prefix)
     end = () if config.eos_id is None else (config.eos_id,)
     prompts = []
     for text, name, prefix, ids in zip(
@@ -70,7 +70,7 @@ def encode_prompts(
             raise ValueError(f"{name} is empty: there is nothing to translate")
         if any(not 0 <= token < config.vocab_size for token in prefix):
             raise ValueError(f"{name}: its prefix holds a token id outside of 0..{config.vocab_size - 1}")
-        source, begun = ((*ids, *end), start) if translates else ((), (*start, *ids))
+        source, begun = ((*config.source_prefix, *ids, *end), start) if translates else ((), (*start, *ids))
         fed = (*begun, *prefix)
         if not fed:
             raise ValueError(f"{name} is empty, and this model has no start token to begin with")
@@ -120,7 +120,7 @@ def prefill(
     cache.advance(counts)
     last = torch.tensor(counts, device=hidden_UTD.device) - 1
     rows = torch.arange(len(unique), device=hidden_UTD.device)
-    logits_UV = writer(checkpoint).project(hidden_UTD[rows, last])
+    logits_UV = _logits(checkpoint, hidden_UTD[rows, last])
     if len(unique) == len(prompts):
         return cache, logits_UV
     lanes = [unique.index(prompt) for prompt in prompts]
@@ -145,4 +145,12 @@ def advance(checkpoint: Checkpoint, cache: KVCache, tokens: Tensor) -> Tensor:
     """Feed one token to each lane, (B,) ids -> logits (B, V) of the next."""
     hidden_B1D = writer(checkpoint).decode(tokens[:, None], cache=cache)
     cache.advance(1)
-    return writer(checkpoint).project(hidden_B1D[:, 0])
+    return _logits(checkpoint, hidden_B1D[:, 0])
+
+
+def _logits(checkpoint: Checkpoint, hidden_BD: Tensor) -> Tensor:
+    """(B, D) -> (B, V); tokens that the model is never to write are ruled out."""
+    logits_BV = writer(checkpoint).project(hidden_BD)
+    if checkpoint.config.banned_ids:
+        logits_BV[:, checkpoint.config.banned_ids] = float("-inf")
+    return logits_BV

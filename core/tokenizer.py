@@ -19,8 +19,11 @@ class Tokenizer:
     as the special token, unless ``specials=True`` says that the text was made by a template.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, n_known: int | None = None, unk_id: int | None = None
+    ) -> None:
         self._backend = backend
+        self._n_known, self._unk_id = n_known, unk_id
         self._backend.no_padding()
         self._backend.no_truncation()
         self._special = {
@@ -65,6 +68,13 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception for every parse error
             raise ValueError(str(error).splitlines()[0]) from None
 
+    def limited(self, n_known: int, unk_id: int) -> Tokenizer:
+        """The same pipeline for a model that knows the first ids only: all others become ``unk_id``.
+
+        Marian's pieces come from a model of their own, and some have no place in its vocabulary.
+        """
+        return Tokenizer(self._backend, n_known, unk_id)
+
     def save(self, path: Path | str) -> None:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
@@ -78,7 +88,8 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return self._backend.get_vocab_size(with_added_tokens=True)
+        size: int = self._backend.get_vocab_size(with_added_tokens=True)
+        return size if self._n_known is None else min(size, self._n_known)
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -103,7 +114,10 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], specials: bool = False) -> list[list[int]]:
         self._backend.encode_special_tokens = not specials
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encoded]
+        n_known, unk_id = self._n_known, self._unk_id
+        if n_known is None or unk_id is None:
+            return [encoding.ids for encoding in encoded]
+        return [[index if index < n_known else unk_id for index in encoding.ids] for encoding in encoded]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of the ids; bytes that form no character become U+FFFD."""
