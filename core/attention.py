@@ -78,7 +78,9 @@ class MultiHeadAttention(nn.Module):
         mixed: Tensor = self.out_proj(heads_BHTd.transpose(1, 2).flatten(2))
         return mixed
 
-    def _attend(self, q_BHTd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def _attend(
+        self, q_BHTd: Tensor, k_BKSd: Tensor, v_BKSd: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
         grouped = self.n_heads != self.n_kv_heads
         return F.scaled_dot_product_attention(
             q_BHTd, k_BKSd, v_BKSd, attn_mask=mask, is_causal=causal, enable_gqa=grouped
@@ -98,4 +100,5 @@ class MultiHeadAttention(nn.Module):
         return scores.softmax(dim=-1)
 
     def _split(self, x_BTD: Tensor, n_heads: int) -> Tensor:
-        return x_BTD.unflatten(-1, (n_heads, self.head_dim)).transpose(1, 2)
+        n_lanes, n_tokens, _ = x_BTD.shape
+        return x_BTD.view(n_lanes, n_tokens, n_heads, self.head_dim).transpose(1, 2)

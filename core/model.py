@@ -10,7 +10,7 @@ token is real.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -191,9 +191,7 @@ class EncoderOnly(Transformer):
         self.encoder_norm = self._final_norm()
         self.head = Head(config, self.embedding)
 
-    def encode(
-        self, ids_BT: Tensor, mask_BT: Tensor | None = None, types_BT: Tensor | None = None
-    ) -> Tensor:
+    def encode(self, ids_BT: Tensor, mask_BT: Tensor | None = None, types_BT: Tensor | None = None) -> Tensor:
         """Ids to hidden states: (B, T) -> (B, T, D)."""
         mask = None if mask_BT is None else padding_mask(mask_BT)
         return _encode(self, self.embedding, ids_BT, mask, types_BT)
@@ -209,7 +207,11 @@ class EncoderOnly(Transformer):
 
 
 Model = EncoderDecoder | DecoderOnly | EncoderOnly
-_FAMILIES = {"encoder-decoder": EncoderDecoder, "decoder-only": DecoderOnly, "encoder-only": EncoderOnly}
+_FAMILIES: dict[str, Callable[[ModelConfig], Model]] = {
+    "encoder-decoder": EncoderDecoder,
+    "decoder-only": DecoderOnly,
+    "encoder-only": EncoderOnly,
+}
 
 
 def build_model(config: ModelConfig) -> Model:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tfm.core.config import ModelConfig
+from tfm.train.data import Row
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ def pad(rows: Sequence[np.ndarray], pad_id: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], config: ModelConfig) -> PairBatch:
+def collate_pairs(
+    sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], config: ModelConfig
+) -> PairBatch:
     """Add the end to sources, start and end to targets; shift the targets by one.
 
     Pads the *embedding* of source </s> too: a source is its tokens, then eos; a target is read as
@@ -48,8 +51,30 @@ def collate_pairs(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], 
     end, start = np.array([config.eos_id]), np.array([config.start_id])
     source, source_mask = pad([np.concatenate((row, end)) for row in sources], config.pad_id)
     target_in, target_mask = pad([np.concatenate((start, row)) for row in targets], config.pad_id)
-    labels = torch.from_numpy(np.concatenate([np.concatenate((row, end)) for row in targets]).astype(np.int64))
+    labels = torch.from_numpy(
+        np.concatenate([np.concatenate((row, end)) for row in targets]).astype(np.int64)
+    )
     return PairBatch(source, source_mask, target_in, target_mask, labels)
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows for a decoder-only model, right-padded. Letters: B rows, T tokens, N predicted tokens."""
+
+    ids_BT: Tensor  # all but each row's last
+    predicted_BT: Tensor  # True where the next token is predicted
+    labels_N: Tensor  # those next tokens, row by row
+
+    def to(self, device: torch.device) -> RowBatch:
+        return RowBatch(*(getattr(self, field).to(device) for field in self.__dataclass_fields__))
+
+
+def collate_rows(rows: Sequence[Row], config: ModelConfig) -> RowBatch:
+    """Shift by one: each token is asked for the one after it."""
+    ids, _ = pad([row.ids for row in rows], config.pad_id)
+    predicted, _ = pad([row.predicted for row in rows], 0)
+    following = predicted[:, 1:].bool()
+    return RowBatch(ids[:, :-1], following, ids[:, 1:][following])
 
 
 def token_budget_batches(

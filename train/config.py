@@ -6,6 +6,7 @@ is not. Unknown keys and wrong types are refused with the file and the key.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,10 @@ class DataConfig(_Section, frozen=True, kw_only=True):
     format: Literal["lines", "tsv", "jsonl", "text", "dialogue"] = "lines"
     source_field: str = "source"  # of a JSONL object; a column number for TSV
     target_field: str = "target"
+    text_field: str = "text"  # of a JSONL object that is one document
+    turns_field: str = "turns"  # of a JSONL object that is one conversation
+    drop_pattern: str = ""  # a regular expression; documents that match it anywhere are left out
+    valid_fraction: float = 0.0  # share of the training set to hold out where no validation set is named
     source_language: str = ""
     target_language: str = ""
     max_tokens: int = 256  # longer examples are left out of training, counted and reported
@@ -188,9 +193,19 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"optim.learning_rate must lie in (0, 1], not {optim.learning_rate}")
     if not 0.0 <= optim.label_smoothing < 1.0:
         raise ValueError(f"optim.label_smoothing must lie in [0, 1), not {optim.label_smoothing}")
+    if not 0.0 <= data.valid_fraction < 1.0:
+        raise ValueError(f"data.valid_fraction must lie in [0, 1), not {data.valid_fraction}")
+    try:
+        re.compile(data.drop_pattern)
+    except re.error as error:
+        raise ValueError(f"data.drop_pattern is no regular expression: {error}") from None
     if not config.name or "/" in config.name or config.name.startswith("."):
         raise ValueError(f"name must be a plain folder name, not {config.name!r}")
     if config.objective == "translation":
         pair = bool(data.train_source) and bool(data.train_target)
         if not pair and not data.train:
-            raise ValueError("data needs train_source and train_target, or train with format = \"tsv\"")
+            raise ValueError('data needs train_source and train_target, or train with format = "tsv"')
+    elif config.objective == "causal-lm" and not data.train:
+        raise ValueError("data needs train: a text, JSONL or dialogue file")
+    elif config.objective == "masked-lm" and not (data.train or data.train_source):
+        raise ValueError("data needs train: a file of one sentence a line")

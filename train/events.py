@@ -102,7 +102,8 @@ _decoder = msgspec.json.Decoder(AnyTrainEvent)
 
 def decode(line: bytes | str) -> AnyTrainEvent:
     """Raises msgspec.DecodeError on a line that is no event."""
-    return _decoder.decode(line)
+    event: AnyTrainEvent = _decoder.decode(line)
+    return event
 
 
 def encode(event: TrainEvent) -> bytes:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+import numpy as np
 import torch
 
 from tfm.core.checkpoint import Checkpoint, read_tensors, save_checkpoint, weights_of
@@ -109,7 +110,9 @@ class Trainer:
             if ended is None:
                 loss_is_finite = self._step()
                 if not loss_is_finite:
-                    message = f"the loss is not finite at step {self.progress.step + 1}; no update was applied"
+                    message = (
+                        f"the loss is not finite at step {self.progress.step + 1}; no update was applied"
+                    )
                     yield Notice(level="error", message=message)
                     ended = RunEnded(reason="failed", step=self.progress.step, message=message)
                     break
@@ -129,8 +132,8 @@ class Trainer:
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
         n_tokens = sum(loss.n_tokens for loss in losses)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        torch._foreach_div_([p.grad for p in parameters], float(n_tokens))
+        parameters = list(self.model.parameters())
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(n_tokens))
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm or math.inf))
         total = sum(float(loss.total.detach()) for loss in losses)
         if not math.isfinite(total) or not math.isfinite(grad_norm):
@@ -154,7 +157,7 @@ class Trainer:
         progress.seconds += seconds
         return True
 
-    def _next_batches(self) -> list[list[int]]:
+    def _next_batches(self) -> list[np.ndarray]:
         """The next ``accumulate`` batches; an epoch's remainder is a smaller step of its own."""
         progress = self.progress
         if progress.batch >= len(self.batches):
@@ -163,7 +166,7 @@ class Trainer:
             self.batches = self.task.epoch(self.config.loop.seed, progress.epoch)
         chosen = self.batches[progress.batch : progress.batch + self.config.loop.accumulate]
         progress.batch += len(chosen)
-        return chosen  # type: ignore[return-value]
+        return chosen
 
     def _learning_rate(self, step: int) -> float:
         if self.progress.learning_rate_override is not None and step <= self.progress.override_until:
@@ -248,7 +251,7 @@ class Trainer:
                 self._card(),
                 self._training_record(),
                 extra_tensors={OPTIMIZER_FILE: capture(self.model, self.optimizer)},
-                extra_files={PROGRESS_FILE: msgspec.json.encode(self.progress)},
+                extra_files={PROGRESS_FILE: msgspec.json.encode(self.progress), **self.task.files},
             )
         if reason == "best":
             self._pin_best()
@@ -288,7 +291,16 @@ class Trainer:
         self.last_scores = scores
         record = {**self._training_record(), "averaged": [folder.name for folder in folders]}
         folder = self.run_dir.path / "average"
-        save_checkpoint(folder, self.model, self.task.model_config, self.task.tokenizer, self._card(), record)
+        task = self.task
+        save_checkpoint(
+            folder,
+            self.model,
+            task.model_config,
+            task.tokenizer,
+            self._card(),
+            record,
+            extra_files=task.files,
+        )
         return CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
 
     def _card(self) -> str:
@@ -337,7 +349,9 @@ class Trainer:
                 elif command.command == "learning_rate":
                     done = self._override_learning_rate(done)
                 else:
-                    done = msgspec.structs.replace(done, ok=False, message="this trainer does not know the command")
+                    done = msgspec.structs.replace(
+                        done, ok=False, message="this trainer does not know the command"
+                    )
                 yield done
             for problem in self.inbox.problems:
                 yield Notice(level="warning", message=problem)
@@ -348,7 +362,9 @@ class Trainer:
     def _override_learning_rate(self, done: CommandDone) -> CommandDone:
         value, steps = done.args.get("value"), done.args.get("steps", self.config.loop.max_steps)
         if not isinstance(value, int | float) or not 0.0 <= value <= 1.0 or not isinstance(steps, int):
-            return msgspec.structs.replace(done, ok=False, message="value must be a number in [0, 1], steps a whole one")
+            return msgspec.structs.replace(
+                done, ok=False, message="value must be a number in [0, 1], steps a whole one"
+            )
         self.progress.learning_rate_override = float(value)
         self.progress.override_until = self.progress.step + steps
         return done
@@ -401,12 +417,18 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise ValueError(f"loop.device = {name!r} is no device of this machine; use \"auto\" or \"cpu\"") from None
+        raise ValueError(
+            f'loop.device = {name!r} is no device of this machine; use "auto" or "cpu"'
+        ) from None
     return device
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads"
+    )
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:

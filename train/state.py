@@ -34,7 +34,9 @@ class Progress(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     override_until: int = 0
 
 
-def make_optimizer(model: Model, betas: tuple[float, float], eps: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(
+    model: Model, betas: tuple[float, float], eps: float, weight_decay: float
+) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019); decay acts on matrices, not on biases and norms."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]

@@ -72,14 +72,19 @@ def test_equals_scaled_dot_product_attention() -> None:
 @pytest.mark.parametrize("n_kv_heads", [1, 2])
 def test_grouped_queries_equal_repeated_heads(n_kv_heads: int) -> None:
     torch.manual_seed(1)
-    grouped, full = MultiHeadAttention(small_config(n_kv_heads=n_kv_heads)), MultiHeadAttention(small_config())
+    grouped, full = (
+        MultiHeadAttention(small_config(n_kv_heads=n_kv_heads)),
+        MultiHeadAttention(small_config()),
+    )
     full.q_proj.load_state_dict(grouped.q_proj.state_dict())
     full.out_proj.load_state_dict(grouped.out_proj.state_dict())
     with torch.no_grad():
         for name in ("k_proj", "v_proj"):
             few, many = getattr(grouped, name), getattr(full, name)
             repeats = 4 // n_kv_heads
-            many.weight.copy_(few.weight.unflatten(0, (n_kv_heads, 8)).repeat_interleave(repeats, 0).flatten(0, 1))
+            many.weight.copy_(
+                few.weight.unflatten(0, (n_kv_heads, 8)).repeat_interleave(repeats, 0).flatten(0, 1)
+            )
             many.bias.copy_(few.bias.unflatten(0, (n_kv_heads, 8)).repeat_interleave(repeats, 0).flatten())
     x = torch.randn(2, 5, 32)
     close(attend(grouped, x, x, causal_mask(5)), attend(full, x, x, causal_mask(5)))
@@ -149,7 +154,11 @@ def test_whole_model_equals_torch_transformer() -> None:
     for ours, other in zip(model.encoder_layers, theirs.encoder.layers, strict=True):
         copy_attention(ours.self_attention, other.self_attn)
         pairs = ((ours.self_residual.norm, other.norm1), (ours.ff_residual.norm, other.norm2))
-        for mine, its in (*pairs, (ours.feed_forward.up, other.linear1), (ours.feed_forward.down, other.linear2)):
+        for mine, its in (
+            *pairs,
+            (ours.feed_forward.up, other.linear1),
+            (ours.feed_forward.down, other.linear2),
+        ):
             copy_norm(mine, its)
     for ours, other in zip(model.decoder_layers, theirs.decoder.layers, strict=True):
         copy_attention(ours.self_attention, other.self_attn)

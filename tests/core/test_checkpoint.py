@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,8 @@ def test_numbers_that_are_not_finite(folder: Path) -> None:
 
 @pytest.mark.parametrize("hostile", ["../escape", "/etc/passwd"])
 def test_manifest_cannot_point_outside(folder: Path, hostile: str) -> None:
-    (folder / "MANIFEST.json").write_text('{"format": 1, "files": {"%s": {"size": 1, "sha256": ""}}}' % hostile)
+    manifest = {"format": 1, "files": {hostile: {"size": 1, "sha256": ""}}}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="no plain file name"):
         load_checkpoint(folder)
 

@@ -21,9 +21,19 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"norm_position": "post"},
     {"positions": "rotary", "norm": "rmsnorm", "qkv_bias": False, "out_bias": False, "ff_bias": False},
-    {"positions": "rotary", "rope_scaling": RopeScaling(kind="llama3", factor=8.0, original_max_positions=16)},
+    {
+        "positions": "rotary",
+        "rope_scaling": RopeScaling(kind="llama3", factor=8.0, original_max_positions=16),
+    },
     {"positions": "learned", "activation": "gelu_tanh", "scale_embeddings": True},
-    {"positions": "rotary", "n_kv_heads": 2, "d_head": 6, "qk_norm": True, "activation": "silu", "gated_ff": True},
+    {
+        "positions": "rotary",
+        "n_kv_heads": 2,
+        "d_head": 6,
+        "qk_norm": True,
+        "activation": "silu",
+        "gated_ff": True,
+    },
     {"positions": "rotary", "sliding_window": 3},
     {"tie_output": False, "output_bias": True, "sinusoidal_layout": "halves-t2t", "position_offset": 1},
 ]
@@ -168,6 +178,8 @@ def test_config_refuses_what_does_not_fit(changes: dict[str, Any], message: str)
 
 
 def test_config_json_round_trip() -> None:
-    config = small_config(rope_scaling=RopeScaling(kind="linear", factor=2.0), positions="rotary", eos_ids=(3, 4))
+    config = small_config(
+        rope_scaling=RopeScaling(kind="linear", factor=2.0), positions="rotary", eos_ids=(3, 4)
+    )
     assert ModelConfig.from_json(config.to_json()) == config
     assert config.stop_ids == (2, 3, 4)

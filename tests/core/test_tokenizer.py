@@ -71,7 +71,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 def test_broken_files_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match="tokenizer.json is not a readable"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a readable"):
         Tokenizer.load(path)
     with pytest.raises(ValueError, match="no tokenizer at"):
         Tokenizer.load(tmp_path / "absent.json")

@@ -10,7 +10,14 @@ from tfm.train.config import TrainConfig, parse_config
 from tfm.train.resolve import to_toml
 from tfm.train.run_dir import RunDir
 
-NOUNS = [("man", "Mann"), ("dog", "Hund"), ("boy", "Junge"), ("bird", "Vogel"), ("tree", "Baum"), ("car", "Wagen")]
+NOUNS = [
+    ("man", "Mann"),
+    ("dog", "Hund"),
+    ("boy", "Junge"),
+    ("bird", "Vogel"),
+    ("tree", "Baum"),
+    ("car", "Wagen"),
+]
 VERBS = [("sees", "sieht"), ("has", "hat"), ("wants", "will"), ("paints", "malt"), ("finds", "findet")]
 COLOURS = [("red", "roten"), ("blue", "blauen"), ("green", "grünen"), ("old", "alten"), ("small", "kleinen")]
 

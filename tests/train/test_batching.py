@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.core.models import small_config, small_model
 from tfm.core.model import EncoderDecoder
 from tfm.train.batching import collate_pairs, token_budget_batches
-from tfm.train.tasks import pair_loss
+from tfm.train.tasks.translation import pair_loss
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=80)
 

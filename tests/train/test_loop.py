@@ -70,8 +70,9 @@ def test_events_tell_the_run(tmp_path: Path, corpus: Path) -> None:
     assert [folder.name for folder in run.checkpoints()] == ["step-000010", "step-000012"]
     for folder in (*run.checkpoints(), run.path / "average"):
         verify_checkpoint(folder)
-    last, mean = load_file(run.checkpoints()[-1] / "model.safetensors"), load_file(
-        run.path / "average" / "model.safetensors"
+    last, mean = (
+        load_file(run.checkpoints()[-1] / "model.safetensors"),
+        load_file(run.path / "average" / "model.safetensors"),
     )
     first = load_file(run.checkpoints()[0] / "model.safetensors")
     for name, tensor in mean.items():
@@ -81,7 +82,9 @@ def test_events_tell_the_run(tmp_path: Path, corpus: Path) -> None:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, corpus: Path, accumulate: int) -> None:
     def fields(steps: int) -> dict[str, Any]:
-        made = translation_fields(corpus, max_steps=20, accumulate=accumulate, save_every=steps, eval_every=100)
+        made = translation_fields(
+            corpus, max_steps=20, accumulate=accumulate, save_every=steps, eval_every=100
+        )
         made["model"]["dropout"] = 0.2
         return made
 
@@ -103,7 +106,9 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, corpus: Pa
 
 
 def test_stop_saves_first(tmp_path: Path, corpus: Path) -> None:
-    config, run = make_run(tmp_path, translation_fields(corpus, max_steps=1000, save_every=1000, eval_every=1000))
+    config, run = make_run(
+        tmp_path, translation_fields(corpus, max_steps=1000, save_every=1000, eval_every=1000)
+    )
     inbox, events = ControlInbox(run), []
     for event in Trainer(config, run).run():
         events.append(event)
@@ -165,7 +170,12 @@ def test_time_budget_and_patience(tmp_path: Path, corpus: Path) -> None:
 
 def test_tsv_and_left_out_pairs(tmp_path: Path, corpus: Path) -> None:
     fields = translation_fields(corpus, max_steps=2)
-    fields["data"] = {"train": str(corpus / "train.tsv"), "format": "tsv", "vocab_size": 400, "max_tokens": 256}
+    fields["data"] = {
+        "train": str(corpus / "train.tsv"),
+        "format": "tsv",
+        "vocab_size": 400,
+        "max_tokens": 256,
+    }
     config, run = make_run(tmp_path, fields)
     events = list(Trainer(config, run).run())
     assert events[-1].reason == "finished"

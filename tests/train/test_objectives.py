@@ -33,7 +33,9 @@ def test_equals_cross_entropy(n: int, smoothing: float, with_bias: bool, seed: i
     grads = torch.autograd.grad(loss.total * 0.5, leaves)
 
     torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(loss.nll, F.cross_entropy(logits, labels, reduction="sum"), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        loss.nll, F.cross_entropy(logits, labels, reduction="sum"), rtol=1e-5, atol=1e-4
+    )
     assert int(loss.correct) == int((logits.argmax(1) == labels).sum())
     assert loss.n_tokens == n
     for ours, theirs in zip(grads, expected_grads, strict=True):

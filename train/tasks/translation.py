@@ -1,18 +1,11 @@
-"""What the loop trains: a task owns its corpora, makes batches, a loss and an evaluation.
-
-The loop knows nothing about sentences; a task knows nothing about optimisers.
-"""
+"""Translation: sentence pairs, an encoder-decoder, label-smoothed cross-entropy, BLEU."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from tfm.core.checkpoint import Checkpoint
-from tfm.core.config import ModelConfig
 from tfm.core.model import EncoderDecoder, Model
 from tfm.core.search import translate_batch
 from tfm.core.tokenizer import Tokenizer
@@ -21,27 +14,8 @@ from tfm.train.config import TrainConfig
 from tfm.train.data import read_pairs, tokenise
 from tfm.train.evaluate import translation_scores
 from tfm.train.events import Evaluated, Sample
-from tfm.train.objectives import Loss, linear_cross_entropy
-
-
-class Task(Protocol):
-    """What :class:`tfm.train.loop.Trainer` asks of a task."""
-
-    tokenizer: Tokenizer
-    model_config: ModelConfig
-    notices: list[str]  # what a person should know about the data
-
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch as example indices, a pure function of (seed, epoch)."""
-
-    def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
-        """Loss of one batch of training examples."""
-
-    def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
-        """Losses and, where they apply, generation metrics on the validation set."""
-
-    def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
-        """What the model makes of the fixed prompts."""
+from tfm.train.objectives import Loss
+from tfm.train.tasks.scores import Sums, head_loss
 
 
 class Translation:
@@ -50,16 +24,21 @@ class Translation:
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer | None = None) -> None:
         data, loop = config.data, config.loop
         train = read_pairs(data.train_source, data.train_target, data.train, data)
+        held_out = None
+        if data.valid_fraction and not (data.valid_source or data.valid):
+            train, held_out = train.split(data.valid_fraction)
         if tokenizer is None:
             texts = (*train.sources, *train.targets)
             tokenizer = Tokenizer.train(texts, data.vocab_size, data.min_frequency)
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer, self.files = config, tokenizer, dict[str, bytes]()
         self.model_config = config.model_config(tokenizer.vocab_size, dict(tokenizer.special_ids))
         longest = min(data.max_tokens, self.model_config.max_positions)
         self.train, n_long = tokenise(train, tokenizer, longest)
         self.notices = [f"{n_long:,} pairs longer than {longest} tokens are left out"] if n_long else []
         if data.valid_source or data.valid:
             self.valid_texts = read_pairs(data.valid_source, data.valid_target, data.valid, data)
+        elif held_out:
+            self.valid_texts = held_out
         else:
             self.valid_texts = train
             self.notices.append("no validation set is named; scores are on the training set")
@@ -76,34 +55,20 @@ class Translation:
         return pair_loss(model, batch, self.config.optim.label_smoothing, dtype)
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
-        smoothed, nll, correct, n_tokens = 0.0, 0.0, 0, 0
-        valid = self.valid
-        for indices in token_budget_batches(valid.source_lengths, valid.target_lengths, 4096, 0, 0):
-            rows = [valid.sources[i] for i in indices], [valid.targets[i] for i in indices]
-            batch = collate_pairs(*rows, self.model_config).to(checkpoint.device)
-            with torch.inference_mode():
-                loss = pair_loss(
-                    checkpoint.model, batch, self.config.optim.label_smoothing, torch.float32
-                )
-            smoothed += float(loss.total)
-            nll += float(loss.nll)
-            correct += int(loss.correct)
-            n_tokens += loss.n_tokens
-        bleu = chrf = None
-        n_bleu = self.config.loop.bleu_sentences
-        if n_bleu:
-            texts = self.valid_texts
-            outputs = translate_batch(checkpoint, texts.sources[:n_bleu], beam=1)
-            scores = translation_scores(outputs, texts.targets[:n_bleu], self.config.data.target_language or "en")
-            bleu, chrf = scores.bleu, scores.chrf
-        return Evaluated(
-            step=step,
-            loss=smoothed / n_tokens,
-            perplexity=float(np.exp(min(nll / n_tokens, 50.0))),
-            accuracy=correct / n_tokens,
-            bleu=bleu,
-            chrf=chrf,
-        )
+        sums, valid = Sums(), self.valid
+        with torch.inference_mode():
+            for indices in token_budget_batches(valid.source_lengths, valid.target_lengths, 4096, 0, 0):
+                rows = [valid.sources[i] for i in indices], [valid.targets[i] for i in indices]
+                batch = collate_pairs(*rows, self.model_config).to(checkpoint.device)
+                smoothing = self.config.optim.label_smoothing
+                sums.add(pair_loss(checkpoint.model, batch, smoothing, torch.float32))
+        n_scored = self.config.loop.bleu_sentences
+        if not n_scored:
+            return sums.evaluated(step)
+        texts, language = self.valid_texts, self.config.data.target_language or "en"
+        outputs = translate_batch(checkpoint, texts.sources[:n_scored], beam=1)
+        scores = translation_scores(outputs, texts.targets[:n_scored], language)
+        return sums.evaluated(step, scores.bleu, scores.chrf)
 
     def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
         references = dict(zip(self.valid_texts.sources, self.valid_texts.targets, strict=True))
@@ -120,17 +85,3 @@ def pair_loss(model: Model, batch: PairBatch, smoothing: float, dtype: torch.dty
     memory = model.encode(batch.source_BS, batch.source_mask_BS)
     hidden_BTD = model.decode(batch.target_in_BT, memory, batch.source_mask_BS)
     return head_loss(model, hidden_BTD[batch.target_mask_BT], batch.labels_N, smoothing, dtype)
-
-
-def head_loss(model: Model, hidden_ND: Tensor, labels_N: Tensor, smoothing: float, dtype: torch.dtype) -> Loss:
-    """Loss of hidden states under the model's own output projection."""
-    head = model.head
-    features = head.features(hidden_ND).float()
-    return linear_cross_entropy(features, head.projection.weight, head.bias, labels_N, smoothing, dtype)
-
-
-def make_task(config: TrainConfig, tokenizer: Tokenizer | None = None) -> Task:
-    """The task that a config asks for; ``tokenizer`` is that of a run that is resumed."""
-    if config.objective == "translation":
-        return Translation(config, tokenizer)
-    raise ValueError(f"objective {config.objective!r} cannot be trained yet")

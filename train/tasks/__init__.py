@@ -1,0 +1,53 @@
+"""What the loop trains: a task owns its corpora, makes batches, a loss and an evaluation.
+
+The loop knows nothing about sentences; a task knows nothing about optimisers. One module an
+objective.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from tfm.core.checkpoint import Checkpoint
+from tfm.core.config import ModelConfig
+from tfm.core.model import Model
+from tfm.core.tokenizer import Tokenizer
+from tfm.train.config import TrainConfig
+from tfm.train.events import Evaluated, Sample
+from tfm.train.objectives import Loss
+from tfm.train.tasks.causal_lm import CausalLM
+from tfm.train.tasks.masked_lm import MaskedLM
+from tfm.train.tasks.translation import Translation
+
+
+class Task(Protocol):
+    """What :class:`tfm.train.loop.Trainer` asks of a task."""
+
+    tokenizer: Tokenizer
+    model_config: ModelConfig
+    notices: list[str]  # what a person should know about the data
+    files: dict[str, bytes]  # more files for its checkpoints, by name
+
+    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch as example indices, a pure function of (seed, epoch)."""
+
+    def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
+        """Loss of one batch of training examples."""
+
+    def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
+        """Losses and, where they apply, generation metrics on the validation set."""
+
+    def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
+        """What the model makes of the fixed prompts."""
+
+
+def make_task(config: TrainConfig, tokenizer: Tokenizer | None = None) -> Task:
+    """The task that a config asks for; ``tokenizer`` is that of a run that is resumed."""
+    if config.objective == "translation":
+        return Translation(config, tokenizer)
+    if config.objective == "causal-lm":
+        return CausalLM(config, tokenizer)
+    return MaskedLM(config, tokenizer)

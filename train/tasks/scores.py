@@ -1,0 +1,50 @@
+"""What every task computes alike: the loss of hidden states, and sums over a validation set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tfm.core.model import Model
+from tfm.train.events import Evaluated
+from tfm.train.objectives import Loss, linear_cross_entropy
+
+
+def head_loss(
+    model: Model, hidden_ND: Tensor, labels_N: Tensor, smoothing: float, dtype: torch.dtype
+) -> Loss:
+    """Loss of hidden states (N, D) under the model's own output projection."""
+    head = model.head
+    features = head.features(hidden_ND).float()
+    return linear_cross_entropy(features, head.projection.weight, head.bias, labels_N, smoothing, dtype)
+
+
+@dataclass
+class Sums:
+    """Losses added up over batches."""
+
+    total: float = 0.0
+    nll: float = 0.0
+    correct: int = 0
+    n_tokens: int = 0
+
+    def add(self, loss: Loss) -> None:
+        self.total += float(loss.total)
+        self.nll += float(loss.nll)
+        self.correct += int(loss.correct)
+        self.n_tokens += loss.n_tokens
+
+    def evaluated(self, step: int, bleu: float | None = None, chrf: float | None = None) -> Evaluated:
+        """Means over the predicted tokens."""
+        n = max(self.n_tokens, 1)
+        return Evaluated(
+            step=step,
+            loss=self.total / n,
+            perplexity=math.exp(min(self.nll / n, 50.0)),
+            accuracy=self.correct / n,
+            bleu=bleu,
+            chrf=chrf,
+        )
