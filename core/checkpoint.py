@@ -200,7 +200,8 @@ def load_checkpoint(
         tokenizer = tokenizer.limited(config.vocab_size, config.unk_id)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
-            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json only {config.vocab_size}"
+            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, "
+            f"config.json only {config.vocab_size}"
         )
     weights = read_tensors(folder / "model.safetensors", device, dtype or default_dtype(device))
     try:
@@ -235,7 +236,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'training.json'}: {error}") from None
 
 
-def read_tensors(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """All tensors of a safetensors file; floats are converted one by one, so nothing is held twice.
 
     The file is read, not memory-mapped: a file that shrinks meanwhile is an error, not a SIGBUS.
@@ -264,11 +267,12 @@ def verify_checkpoint(path: Path | str) -> None:
     _check_sizes(folder)
     for name, file in _read_manifest(folder).files.items():
         if _sha256(folder / name) != file.sha256:
-            raise CheckpointError(f"{folder / name} is not what was written: its SHA-256 differs from {MANIFEST}")
+            raise CheckpointError(f"{folder / name} has changed: its SHA-256 is not the one in {MANIFEST}")
     checkpoint = load_checkpoint(folder)
     for name, parameter in checkpoint.model.named_parameters():
         if not bool(parameter.isfinite().all()):
-            raise CheckpointError(f"{folder / 'model.safetensors'}: tensor {name} holds values that are not finite")
+            where = folder / "model.safetensors"
+            raise CheckpointError(f"{where}: tensor {name} holds values that are not finite")
 
 
 def _check_sizes(folder: Path) -> None:
