@@ -76,7 +76,7 @@ class TfmApp(App[int]):
         self.call_after_refresh(self._connect)  # the first paint waits for nothing
 
     def _connect(self) -> None:
-        self.run_worker(self._load_model(), group="load", exit_on_error=False)
+        self.run_worker(self._load_model(), group="load")
 
     async def _load_model(self) -> None:
         try:
@@ -130,7 +130,7 @@ class TfmApp(App[int]):
 
     async def action_choose_model(self) -> None:
         if not self.screen.is_modal:
-            self.run_worker(self._choose_model(), group="choose", exclusive=True, exit_on_error=False)
+            self.run_worker(self._choose_model(), group="choose", exclusive=True)
 
     async def _choose_model(self) -> None:
         from tfm.tui.screens.model_choice import describe

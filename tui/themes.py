@@ -19,7 +19,7 @@ DARK = Theme(
     dark=True,
     variables={
         "quiet": "#8a8d93",
-        "faint": "#5b5f67",
+        "faint": "#686c75",
         "line": "#3a3e46",
         "footer-key-foreground": "#e5b567",
         "input-selection-background": "#e5b567 30%",

@@ -58,7 +58,7 @@ class Prompt(ModalScreen[str | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self._submit(event.value)
 
-    @work(exclusive=True, exit_on_error=False)
+    @work(exclusive=True)
     async def _submit(self, text: str) -> None:
         try:
             if self._check is not None:

@@ -17,10 +17,11 @@ from tfm.core.engine import protocol
 from tfm.tui import keymap
 from tfm.tui.client import EngineLost, EngineProblem
 from tfm.tui.run_record import Point, RunRecord, downsample
-from tfm.tui.safe_text import plain
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets.cells import Span
+from tfm.tui.widgets.curve import Curve
+from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.run_panel import RunFigures, RunHead, RunList, Samples
 
 if TYPE_CHECKING:
@@ -45,11 +46,15 @@ class TrainScreen(ModeScreen):
     # ------------------------------------------------------------------ layout
     def body(self) -> Iterable[Widget]:
         with VerticalScroll(id="runs", classes="box", can_focus=True) as box:
-            box.border_title = plain("Runs")
+            name_box(box, title="Runs")
             yield RunList()
         with Vertical(id="run"):
             yield RunHead()
-            yield Grid(id="curves")
+            with Grid(id="curves"):
+                yield Curve("loss", id="loss", settle=True)
+                yield Curve("validation BLEU", id="bleu")
+                yield Curve("accuracy", id="accuracy")
+                yield Curve("learning rate", id="learning_rate")
             yield RunFigures()
             with Vertical(id="samples", classes="box"):
                 yield Samples()
@@ -78,7 +83,7 @@ class TrainScreen(ModeScreen):
     def runs(self) -> RunList:
         return self.query_one(RunList)
 
-    @work(exclusive=True, group="list", exit_on_error=False)
+    @work(exclusive=True, group="list")
     async def _list_runs(self) -> None:
         if self.record is not None:
             return
@@ -114,7 +119,7 @@ class TrainScreen(ModeScreen):
     def action_new_run(self) -> None:
         self._new_run()
 
-    @work(exclusive=True, group="start", exit_on_error=False)
+    @work(exclusive=True, group="start")
     async def _new_run(self) -> None:
         """Ask for the config until a run starts or the person goes back; what is wrong shows in place."""
         prompt = Prompt(
@@ -145,18 +150,10 @@ class TrainScreen(ModeScreen):
         for widget in (self.query_one(RunHead), self.query_one(RunFigures), self.query_one(Samples)):
             widget.record = self.record
         self.query_one(Samples).back = 0
-        self._show_curves()
         self._follow(self.record)
         self._changed()
 
-    def _show_curves(self) -> None:
-        grid = self.query_one("#curves", Grid)
-        if not grid.children:
-            from tfm.tui.widgets.curve import Curve
-
-            grid.mount(*(Curve(id=name) for name in ("loss", "bleu", "accuracy", "learning_rate")))
-
-    @work(exclusive=True, group="follow", exit_on_error=False)
+    @work(exclusive=True, group="follow")
     async def _follow(self, record: RunRecord) -> None:
         """Read the run's events until nobody trains it any more; a lost engine is started again."""
         while True:
@@ -213,35 +210,25 @@ class TrainScreen(ModeScreen):
         samples = self.query_one(Samples)
         samples.repaint()
         box = self.query_one("#samples")
-        box.border_title = plain("Samples" if samples.step is None else f"Samples, step {samples.step:,}")
-        box.border_subtitle = plain(", older  . newer" if samples.step is not None else "")
+        title = "Samples" if samples.step is None else f"Samples, step {samples.step:,}"
+        name_box(box, title=title, subtitle=", older  . newer" if samples.step is not None else "")
 
     def _draw_curves(self, record: RunRecord) -> None:
-        from tfm.tui.widgets.curve import Curve
-
-        curves = record.curves
-        pairs: dict[str, tuple[str, str]] = {
-            "loss": ("loss", "val_loss"),
-            "bleu": ("", "bleu"),
-            "accuracy": ("accuracy", "val_accuracy"),
-            "learning_rate": ("learning_rate", ""),
-        }
-        titles: dict[str, list[Span]] = {
-            "loss": [(" loss", "strong"), *_newest(curves["loss"], curves["val_loss"], ".3f")],
-            "bleu": [(" validation BLEU", "strong"), *_bleu(record)],
-            "accuracy": [
-                (" token accuracy", "strong"),
-                *_newest(curves["accuracy"], curves["val_accuracy"], ".3f"),
-            ],
-            "learning_rate": [(" learning rate", "strong"), *_newest(curves["learning_rate"], [], ".2e")],
+        series = record.curves
+        drawn: dict[str, tuple[list[Span], list[Point], list[Point]]] = {
+            "loss": (_newest(series["loss"], series["val_loss"], ".3f"), series["loss"], series["val_loss"]),
+            "bleu": (_bleu(record), [], series["bleu"]),
+            "accuracy": (
+                _newest(series["accuracy"], series["val_accuracy"], ".3f"),
+                series["accuracy"],
+                series["val_accuracy"],
+            ),
+            "learning_rate": (_newest(series["learning_rate"], [], ".2e"), series["learning_rate"], []),
         }
         for curve in self.query(Curve):
-            if curve.display and curve.is_mounted and curve.size.width:
-                name = str(curve.id)
-                first, second = (curves.get(key, []) for key in pairs[name])
-                points = curve.columns * 2
-                curve.title(titles[name])
-                curve.draw(downsample(first, points), downsample(second, points))
+            if curve.display:
+                figures, trained, held_out = drawn[str(curve.id)]
+                curve.draw(figures, downsample(trained, curve.points), downsample(held_out, curve.points))
 
     def action_sample(self, by: int) -> None:
         if self.record is not None and self.record.samples:
@@ -254,7 +241,7 @@ class TrainScreen(ModeScreen):
         if self.record is not None:
             self._send(self.record, command, said)
 
-    @work(group="control", exit_on_error=False)
+    @work(group="control")
     async def _send(self, record: RunRecord, command: str, said: str) -> None:
         """The trainer looks at its inbox between steps; its answer is an event of the run."""
         record.say(said)
@@ -306,7 +293,7 @@ def _newest(trained: Sequence[Point], held_out: Sequence[Point], form: str) -> l
     if trained:
         spans += [("   train " if held_out else "   ", "dim"), (format(trained[-1][1], form), "live")]
     if held_out:
-        spans += [("   validation ", "dim"), (format(held_out[-1][1], form), "second")]
+        spans += [("   val ", "dim"), (format(held_out[-1][1], form), "second")]
     return spans
 
 

@@ -23,6 +23,7 @@ from tfm.tui.safe_text import plain
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets import knobs
+from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
 from tfm.tui.widgets.token_panel import TokenPanel
@@ -54,7 +55,7 @@ class TranslateScreen(ModeScreen):
                 yield TokenStream(id="target", classes="box")
             with Vertical(id="side"):
                 yield SamplingPanel(id="sampling", classes="box")
-        yield TokenPanel(id="candidates", classes="box")
+        yield TokenPanel(id="candidates")
 
     def on_mount(self) -> None:
         self._figures = self.set_interval(1 / FIGURES_HZ, self._show_figures, pause=True)
@@ -85,8 +86,8 @@ class TranslateScreen(ModeScreen):
     def _show_languages(self) -> None:
         info = self.session.info
         languages = info.languages if info and len(info.languages) == 2 else ("Text", "Translation")
-        self.source.border_title = plain(languages[0])
-        self.target.border_title = plain(languages[1])
+        name_box(self.source, title=languages[0])
+        name_box(self.target, title=languages[1])
         self.source.placeholder = plain(f"Type {languages[0] if info else 'a sentence'} and press Enter")
         if self.exchange is None:
             if self.session.problem:
@@ -120,7 +121,7 @@ class TranslateScreen(ModeScreen):
             self.notify(_SAME if before.decoding.method == "sample" else _SAME_BEAM, markup=False)
         self._generate(self.exchange)
 
-    @work(exclusive=True, group="generate", exit_on_error=False)
+    @work(exclusive=True, group="generate")
     async def _generate(self, exchange: Exchange) -> None:
         target = self.target
         target.begin(len(exchange.lines))
@@ -174,13 +175,13 @@ class TranslateScreen(ModeScreen):
 
     # ------------------------------------------------------------------ figures and candidates
     def _say(self, text: str) -> None:
-        self.target.border_subtitle = plain(text)
+        name_box(self.target, subtitle=text)
 
     def _show_figures(self) -> None:
         exchange = self.exchange
         panel = self.query_one("#candidates", TokenPanel)
         if exchange is None or (self.running and not exchange.n_tokens):
-            panel.border_title = plain("Token")
+            panel.title("token")
             panel.token(None, "Each token's rivals and their probabilities show here: Tab, then ← →.")
             return
         selected = self.target.selected
@@ -192,7 +193,7 @@ class TranslateScreen(ModeScreen):
             )
         if token is not None:
             title += f" · entropy {'now ' if self.running else ''}{token.entropy:.1f}"
-        panel.border_title = plain(title)
+        panel.title(title)
         if exchange.decoding.method == "beam" and not any(exchange.tokens):
             panel.beam(next((b for b in reversed(exchange.beams) if b), ()))
         else:
@@ -221,7 +222,8 @@ class TranslateScreen(ModeScreen):
         if self.running and self._stream is not None:
             self._say("stopping")
             await self._stream.cancel()
-        elif self.running:
+        elif self.running and self.exchange is not None:  # still waiting for the model
+            self.exchange.cancelled = True
             self.workers.cancel_group(self, "generate")
         elif self.typing:
             self.target.focus()
@@ -341,7 +343,7 @@ def _how_it_ended(exchange: Exchange) -> str:
     reasons = {done.reason for done in exchange.done if done}
     if exchange.problem:
         return "broken off"
-    if "cancelled" in reasons:
+    if exchange.cancelled:
         return "stopped"
     if "length" in reasons:
         return "cut: the longest it may be"

@@ -1,65 +1,70 @@
-"""One live curve: a title with its newest figures, and a plot under it. Imports numpy, so it is
-imported when the first run is watched and not before."""
+"""One live curve: its newest figures, the line, and what its edges stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual_hires_canvas import HiResMode
-from textual_plot import PlotWidget
-
-from tfm.tui.widgets.cells import Span
+from tfm.tui.widgets.braille import Point, Scale, Series, plot, row_of, scale
+from tfm.tui.widgets.cells import Row, Span, spread
 from tfm.tui.widgets.lines import Lines
 
-Points = Sequence[tuple[float, float]]
+_MARGIN = 8  # cells for the labels on the left, axis included
+_SETTLED = 0.05  # share of the steps whose values may lie above the plot, where it is told to settle
 
 
-class _Plot(PlotWidget, can_focus=False):
-    """A plot that only shows: no pan, no zoom, no keys of its own, narrow margins."""
+class Curve(Lines):
+    """Up to two series over the same steps: what is trained on, and what is held out (dashed)."""
 
-    BINDINGS = []
-
-    def __init__(self) -> None:
-        super().__init__(allow_pan_and_zoom=False)
-        self.margin_top = 0
-        self.margin_bottom = 1
-        self.margin_left = 7
-
-
-class Curve(Vertical):
-    """Up to two series over the same steps: what was trained on, and what was held out."""
-
-    def __init__(self, *, id: str) -> None:
+    def __init__(self, title: str, *, id: str, settle: bool = False) -> None:
+        """``settle``: the first values, which may be huge, do not set the scale."""
         super().__init__(id=id, classes="curve")
-        self._drawn: tuple[tuple[tuple[float, float], ...], ...] = ()
-
-    def compose(self) -> ComposeResult:
-        yield Lines(classes="curve-title")
-        yield _Plot()
+        self._title = title
+        self._settle = settle
+        self._figures: Sequence[Span] = ()
+        self._trained: Sequence[Point] = ()
+        self._held_out: Sequence[Point] = ()
 
     @property
-    def columns(self) -> int:
-        """Cells that the plot itself has in a row."""
-        return max(2, self.size.width - 9)
+    def points(self) -> int:
+        """How many points of a series there is room for: two a column."""
+        return 2 * max(1, self.size.width - _MARGIN)
 
-    def title(self, spans: Sequence[Span]) -> None:
-        self.query_one(".curve-title", Lines).show([spans])
+    def draw(self, figures: Sequence[Span], trained: Sequence[Point], held_out: Sequence[Point]) -> None:
+        """Series are drawn as they come: downsample them to :attr:`points` first."""
+        self._figures, self._trained, self._held_out = figures, trained, held_out
+        self.repaint()
 
-    def draw(self, first: Points, second: Points = ()) -> None:
-        """Draw again where something changed. Series are drawn as they come: downsample them first."""
-        series = (tuple(first), tuple(second))
-        if series == self._drawn:
-            return
-        self._drawn = series
-        plot = self.query_one(_Plot)
-        plot.clear()
-        names = ("t-live", "t-second")
-        title = self.query_one(".curve-title", Lines)
-        for points, name in zip(series, names, strict=True):
-            if len(points) < 2:
-                continue
-            x, y = [p[0] for p in points], [p[1] for p in points]
-            colour = title.get_component_styles(name).color.hex6
-            plot.plot(x, y, line_style=colour, hires_mode=HiResMode.BRAILLE)
+    def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        title: Row = ((f" {self._title}", "strong"), *self._figures)
+        rows, room = self.size.height - 2, columns - _MARGIN
+        every = [*self._trained, *self._held_out]
+        if not every or rows < 1 or room < 2:
+            return [title]
+        first, last = min(x for x, _ in every), max(x for x, _ in every)
+        up = scale(self._scaled(every, first, last), rows)
+        series = (Series(self._trained, "live"), Series(self._held_out, "second", dashed=bool(self._trained)))
+        lines = plot(series, room, rows, (first, last), up)
+        labels = self._labels(rows, up)
+        body = [((labels.get(y, f"{'│':>{_MARGIN}}"), "faint"), *line) for y, line in enumerate(lines)]
+        steps = spread(((f"{'╰':>{_MARGIN}}╴{first:,.0f} ", "faint"),), ((f"{last:,.0f}", "faint"),), columns)
+        return [title, *body, steps]
+
+    def _scaled(self, every: Sequence[Point], first: float, last: float) -> list[float]:
+        """The values that the scale must hold."""
+        if self._settle:
+            settled = [y for x, y in every if x >= first + (last - first) * _SETTLED]
+            if len(settled) > 10:
+                return settled
+        return [y for _, y in every]
+
+    def _labels(self, rows: int, up: Scale) -> dict[int, str]:
+        return {row_of(tick, rows, up): f"{_label(tick):>{_MARGIN - 2}} ┤" for tick in up.ticks}
+
+
+def _label(value: float) -> str:
+    """A number in at most six characters."""
+    for form in (".3g", ".2g", ".1g"):
+        text = format(value, form)
+        if len(text) <= _MARGIN - 2:
+            return text
+    return f"{value:.0e}"

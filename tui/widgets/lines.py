@@ -15,18 +15,26 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tfm.tui.safe_text import safe_text
+from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.widgets.cells import Cells, Row, Span, cells_of, changed, fit
 
 STYLES = (
     "dim", "faint", "strong", "live", "here", "second", "good", "bad", "key", "selected", "mark", "gone",
-    "row",
+    "line",
 )  # fmt: skip
 
 
 def style_classes() -> set[str]:
     """The component classes of every widget that paints spans."""
     return {f"t-{name}" for name in STYLES}
+
+
+def name_box(box: Widget, *, title: str | None = None, subtitle: str | None = None) -> None:
+    """Write on a box's border. A title that stays costs nothing: setting one repaints the whole box."""
+    if title is not None and box.border_title != plain(title).markup:
+        box.border_title = plain(title)
+    if subtitle is not None and box.border_subtitle != plain(subtitle).markup:
+        box.border_subtitle = plain(subtitle)
 
 
 def strip_of(widget: Widget, row: Row, columns: int) -> Strip:

@@ -125,27 +125,26 @@ class RunList(Lines):
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         if not self.runs:
             return [((self.message, "dim"),)]
-        name = max(20, *(len(run.run) for run in self.runs)) + 2
-        rows: list[Row] = [
-            ((f"  {'run':<{name}}{'state':<10}{'step':>16}  {'best':<24}{'started':>12}", "faint"),)
-        ]
-        rows += [self._row(number, name) for number in range(len(self.runs))]
+        name = max(18, *(len(run.run) for run in self.runs)) + 2
+        head: Row = ((f"  {'run':<{name}}{'state':<10}{'step':>16}  {'best':<26}", "faint"),)
+        rows = [spread(head, (("started ", "faint"),), columns)]
+        rows += [self._row(number, name, columns) for number in range(len(self.runs))]
         return rows
 
-    def _row(self, number: int, name: int) -> Row:
+    def _row(self, number: int, name: int, columns: int) -> Row:
         run = self.runs[number]
         here = number == self.chosen
         steps = f"{run.step:,} / {run.total_steps:,}" if run.total_steps else f"{run.step:,}"
-        best = "  ".join(f"{key} {value:.3g}" for key, value in _best(run.best))
+        best = "  ".join(f"{key} {value:.3g}" for key, value in _best(run.best)[: 2 if columns > 96 else 1])
         ago = _ago(time.time() - run.started) if run.started else ""
-        return (
+        left: Row = (
             ("▸ " if here else "  ", "live"),
             (f"{run.run:<{name}}", "strong" if here else ""),
             (f"{run.state:<10}", _STATE_STYLE.get(run.state, "dim")),
             (f"{steps:>16}  ", "dim"),
-            (f"{best:<24}", ""),
-            (f"{ago:>12}", "dim"),
+            (best, ""),
         )
+        return spread(left, ((f"{ago} ", "dim"),), columns)
 
 
 def bar(share: float, cells: int, style: str) -> list[Span]:

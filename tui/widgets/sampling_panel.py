@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from tfm.core.sampling.settings import PRESETS, SamplingSettings
-from tfm.tui.safe_text import plain
 from tfm.tui.widgets import knobs
 from tfm.tui.widgets.cells import Span, spread
-from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.lines import Lines, name_box
 
 
 class Decoding(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +35,14 @@ class SamplingPanel(Lines):
     @decoding.setter
     def decoding(self, value: Decoding) -> None:
         self._decoding = value
-        self.border_subtitle = plain("")
-        self.refresh_title()
+        self._name()
         self.repaint()
 
-    def refresh_title(self) -> None:
-        self.border_title = plain("Sampling" if self._decoding.method == "sample" else "Beam search")
+    def _name(self) -> None:
+        name_box(self, title="Sampling" if self._decoding.method == "sample" else "Beam search")
 
     def on_mount(self) -> None:
-        self.refresh_title()
+        self._name()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         now = self._decoding

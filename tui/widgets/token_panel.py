@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from tfm.core.engine.protocol import BeamHypothesis, Token
 from tfm.tui.safe_text import safe_text
@@ -22,6 +22,12 @@ class TokenPanel(Lines):
         self._token: Token | None = None
         self._beam: tuple[BeamHypothesis, ...] = ()
         self._hint = ""
+        self._title = ""
+
+    def title(self, text: str) -> None:
+        """What the rule above says. It is a row and no border title, so that only its figures repaint."""
+        self._title = text
+        self.repaint()
 
     def token(self, token: Token | None, hint: str = "") -> None:
         self._token, self._beam, self._hint = token, (), hint
@@ -32,11 +38,24 @@ class TokenPanel(Lines):
         self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        rule: Row = (("── ", "line"), (self._title, "dim"), (" " + "─" * columns, "line"))
+        return [tuple(_clip(rule, columns)), *self._body(columns - 2)]
+
+    def _body(self, columns: int) -> Sequence[Sequence[Span]]:
         if self._beam:
-            return [_hypothesis(n, h) for n, h in enumerate(self._beam)]
+            return [((" ", ""), *_hypothesis(n, h)) for n, h in enumerate(self._beam)]
         if self._token is None or not self._token.top:
-            return [((self._hint, "dim"),)]
-        return _candidates(self._token, columns)
+            return [((" ", ""), (self._hint, "dim"))]
+        return [((" ", ""), *row) for row in _candidates(self._token, columns)]
+
+
+def _clip(rule: Row, columns: int) -> list[Span]:
+    """A rule as long as the line, with no sign that it could be longer."""
+    clipped: list[Span] = []
+    for text, style in rule:
+        left = columns - width(tuple(clipped))
+        clipped.append((text if cell_len(text) <= left else set_cell_size(text, left), style))
+    return clipped
 
 
 def _hypothesis(rank: int, hypothesis: BeamHypothesis) -> Row:
