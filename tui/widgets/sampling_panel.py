@@ -35,14 +35,14 @@ class SamplingPanel(Lines):
     @decoding.setter
     def decoding(self, value: Decoding) -> None:
         self._decoding = value
-        self._name()
+        self._entitle()
         self.repaint()
 
-    def _name(self) -> None:
+    def _entitle(self) -> None:
         name_box(self, title="Sampling" if self._decoding.method == "sample" else "Beam search")
 
     def on_mount(self) -> None:
-        self._name()
+        self._entitle()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         now = self._decoding
