@@ -298,14 +298,18 @@ def engine() -> Iterator[Check]:
 
 
 def _until_warm(process: subprocess.Popen[bytes], deadline: float) -> str | None:
-    """The device that the engine's unasked-for welcome names, or None where it ends or stays silent."""
+    """The device that the engine names once torch is loaded, or None where it ends or stays silent."""
     import threading
+
+    from tfm.core.engine import protocol
 
     assert process.stdin and process.stdout
     watchdog = threading.Timer(deadline - time.monotonic(), process.kill)
     watchdog.daemon = True
     watchdog.start()
     try:
+        process.stdin.write(protocol.encode(protocol.Hello(id=1)))
+        process.stdin.flush()
         for line in process.stdout:
             event = json.loads(line)
             if event.get("event") == "welcome" and event.get("device"):
@@ -313,7 +317,7 @@ def _until_warm(process: subprocess.Popen[bytes], deadline: float) -> str | None
             if event.get("event") == "error":
                 return None
         return None
-    except ValueError:
+    except (ValueError, BrokenPipeError):
         return None
     finally:
         watchdog.cancel()

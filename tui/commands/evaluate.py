@@ -16,8 +16,6 @@ from tfm.tui.commands.progress import Progress
 if TYPE_CHECKING:
     from tfm.core.checkpoint import Checkpoint
 
-CHUNK = 400  # sentences translated between two drawings of the progress bar
-
 
 @click.command("eval")
 @model_options()
@@ -118,16 +116,16 @@ def _on_pairs(
 
 def _translate(checkpoint: Checkpoint, sources: list[str], beam: int, length_penalty: float) -> list[str]:
     """One line for each source, in order; an empty source stays empty."""
-    from tfm.core.search import translate_batch
-    from tfm.tui.commands.translate import as_line
+    from tfm.tui.commands.translate import Search, translate_texts
 
-    translations: list[str] = []
     with Progress("sentences") as progress:
-        for begin in range(0, len(sources), CHUNK):
-            progress.show(begin, len(sources))
-            chunk = sources[begin : begin + CHUNK]
-            translations += translate_batch(checkpoint, chunk, beam=beam, length_penalty=length_penalty)
-    return [as_line(text) for text in translations]
+        progress.show(0, len(sources))
+        return translate_texts(
+            checkpoint,
+            Search(beam, length_penalty, sampling=None, max_tokens=None),
+            sources,
+            lambda n_done: progress.show(n_done, len(sources)),
+        )
 
 
 def prepared_reference(target: str | Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -90,7 +90,11 @@ def _translate_lines(checkpoint: Checkpoint, search: Search, reader: LineReader,
         for chunk in reader.chunks():
             progress.show(chunk[0].number - 1, reader.total)
             fitting, problem = _fitting(checkpoint, chunk)
-            translations = translate_texts(checkpoint, search, [line.text for line in fitting])
+
+            def done(n_done: int, before: int = chunk[0].number - 1) -> None:
+                progress.show(before + n_done, reader.total)
+
+            translations = translate_texts(checkpoint, search, [line.text for line in fitting], done)
             if to_terminal():
                 progress.clear()
             for line, translation in zip(fitting, translations, strict=True):
@@ -111,8 +115,16 @@ def _fitting(checkpoint: Checkpoint, lines: list[Line]) -> tuple[list[Line], Val
     return lines, None
 
 
-def translate_texts(checkpoint: Checkpoint, search: Search, texts: Sequence[str]) -> list[str]:
-    """The translation of each text as one line, in order; a blank text gives an empty one."""
+def translate_texts(
+    checkpoint: Checkpoint,
+    search: Search,
+    texts: Sequence[str],
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """The translation of each text as one line, in order; a blank text gives an empty one.
+
+    ``progress`` is told now and then how many are done.
+    """
     if search.sampling is not None:
         found = _sample(checkpoint, search, search.sampling, texts)
     else:
@@ -120,7 +132,7 @@ def translate_texts(checkpoint: Checkpoint, search: Search, texts: Sequence[str]
 
         found = translate_batch(
             checkpoint, texts, beam=search.beam, length_penalty=search.length_penalty,
-            max_tokens=search.max_tokens,
+            max_tokens=search.max_tokens, progress=progress,
         )  # fmt: skip
     return [as_line(translation) for translation in found]
 
