@@ -170,9 +170,7 @@ RULES: tuple[Rule, ...] = (
 IGNORED = ("*.rotary_emb.inv_freq",)
 
 
-def _family(
-    model_type: str, name: str, fixed: Mapping[str, Any], *keys: Key | Only | Both
-) -> Family:
+def _family(model_type: str, name: str, fixed: Mapping[str, Any], *keys: Key | Only | Both) -> Family:
     return Family(
         model_type=model_type,
         architecture=f"{name}ForCausalLM",

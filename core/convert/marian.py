@@ -15,7 +15,9 @@ def _read_widths(raw: Raw) -> dict[str, Any]:
     for part in ("attention_heads", "ffn_dim"):
         encoder, decoder = raw.get(f"encoder_{part}"), raw.get(f"decoder_{part}")
         if encoder != decoder:
-            raise ConvertError(f"encoder_{part} = {encoder!r} but decoder_{part} = {decoder!r}: they must be equal")
+            raise ConvertError(
+                f"encoder_{part} = {encoder!r} but decoder_{part} = {decoder!r}: they must be equal"
+            )
     return {}
 
 
@@ -91,7 +93,12 @@ LAYERS: tuple[Rule, ...] = (
 )
 TABLES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 # Positions are computed; the other names repeat a table that is shared.
-IGNORED = ("*.embed_positions.weight", "*.embed_positions.weights", "*.embed_tokens.weight", "model.shared.weight")
+IGNORED = (
+    "*.embed_positions.weight",
+    "*.embed_positions.weights",
+    "*.embed_tokens.weight",
+    "model.shared.weight",
+)
 
 _MARIAN_KEYS: tuple[Key | Only | Both, ...] = (
     *KEYS,
@@ -105,7 +112,7 @@ _MARIAN_KEYS: tuple[Key | Only | Both, ...] = (
 _MARIAN_FIXED = {**FIXED, "norm_position": "post", "sinusoidal_layout": "halves", "output_bias": True}
 _MARIAN_HEAD: tuple[Rule, ...] = (
     tensor("lm_head.weight", "head.projection.weight"),
-    tensor("final_logits_bias", "head.bias", layout="row"),
+    tensor("final_logits_bias", "head.bias", layout="row", zeros=True),
 )
 
 _SHARED = (tensor("model.shared.weight", "source_embedding.tokens.weight", also=TABLES),)

@@ -129,10 +129,13 @@ class Rule:
     ours: tuple[str, ...]
     layout: Layout = "same"
     also: tuple[str, ...] = ()  # other names under which it is found
+    zeros: bool = False  # may be missing, and is all zeros then
 
 
-def tensor(theirs: str, *ours: str, layout: Layout = "same", also: tuple[str, ...] = ()) -> Rule:
-    return Rule(theirs, ours, layout, also)
+def tensor(
+    theirs: str, *ours: str, layout: Layout = "same", also: tuple[str, ...] = (), zeros: bool = False
+) -> Rule:
+    return Rule(theirs, ours, layout, also, zeros)
 
 
 def module(theirs: str, *ours: str, layout: Layout = "same") -> tuple[Rule, Rule]:
@@ -160,11 +163,12 @@ class Entry:
     layout: Layout
     shape: tuple[int, ...]  # as stored
     rows: tuple[int, ...]  # of each parameter of ours, along its first axis
+    zeros: bool
 
     def split(self, stored: Tensor) -> dict[str, Tensor]:
         """Their tensor as our parameters, each contiguous and with memory of its own."""
         plain = stored[0] if self.layout == "row" else stored_layout(stored, self.layout)
-        parts = plain.split(self.rows) if len(self.ours) > 1 else (plain,)
+        parts = torch.split(plain, list(self.rows)) if len(self.ours) > 1 else (plain,)
         return {name: part.contiguous() for name, part in zip(self.ours, parts, strict=True)}
 
     def join(self, parts: Callable[[str], Tensor]) -> Tensor:
@@ -239,7 +243,8 @@ class Family:
                 rows = tuple(part[0] for part in parts)
                 shape = (sum(rows), *parts[0][1:])
                 names = tuple(name.format(i=layer) for name in (rule.theirs, *rule.also))
-                found.append(Entry(names, ours, rule.layout, _stored_shape(shape, rule.layout), rows))
+                stored = _stored_shape(shape, rule.layout)
+                found.append(Entry(names, ours, rule.layout, stored, rows, rule.zeros))
         assert not left, f"no rule of {self.model_type} for {sorted(left)}"
         return found
 
