@@ -27,6 +27,8 @@ from torch.nn import functional as F
 from tfm.core.checkpoint import Checkpoint
 from tfm.core.prefill import Prompt, advance, encode_prompts, prefill, writer
 
+Reason = Literal["eos", "length", "cancelled"]
+
 _NONE = float("-inf")
 _SPARSE = 0.25  # of a batch's sources; once so many are done, their rows are given up
 
@@ -57,7 +59,7 @@ class BeamFinished:
 
     source: int
     hypotheses: tuple[Hypothesis, ...]
-    reason: Literal["eos", "length", "cancelled"]  # of the best one
+    reason: Reason  # of the best one
     n_prompt: int
 
 
@@ -176,32 +178,38 @@ def _tell(
     alpha: float,
     should_stop: Callable[[], bool],
 ) -> Iterator[BeamProgress | BeamFinished]:
-    def described(found: Sequence[_Found]) -> tuple[Hypothesis, ...]:
+    def described(source: int, unfinished: str = "") -> tuple[Hypothesis, ...]:
+        """The W best so far; ``unfinished`` is taken off the end of texts that go on."""
+        found = sorted([*search.finished[source], *search.live(source)], key=_score, reverse=True)[:width]
+        texts = [checkpoint.tokenizer.decode(one.tokens) for one in found]
         return tuple(
             Hypothesis(
-                one.tokens,
-                checkpoint.tokenizer.decode(one.tokens).rstrip("" if one.finished else "\ufffd"),
-                one.logprob,
-                one.score,
-                one.finished,
+                tokens=one.tokens,
+                text=text if one.finished else text.rstrip(unfinished),
+                logprob=one.logprob,
+                score=one.score,
+                finished=one.finished,
             )
-            for one in sorted(found, key=_score, reverse=True)
+            for one, text in zip(found, texts, strict=True)
         )
+
+    def end(source: int, cancelled: bool) -> BeamFinished:
+        prompt, hypotheses = prompts[source], described(source)
+        reason: Reason = "eos" if hypotheses and hypotheses[0].finished else "length"
+        n_prompt = len(prompt.source or prompt.ids)
+        return BeamFinished(source, hypotheses, "cancelled" if cancelled else reason, n_prompt)
 
     search = _Search(checkpoint, prompts, limits, width, alpha)
     while search.going_on and not should_stop():
         before = list(search.going_on)
         search.step()
         for source in before:
-            found = described([*search.finished[source], *search.live(source)])
-            yield BeamProgress(source, search.n_tokens, found[:width])
+            # The last character of a hypothesis that goes on may not be whole yet.
+            yield BeamProgress(source, search.n_tokens, described(source, "\ufffd"))
             if source not in search.going_on:
-                n_prompt = len(prompts[source].source or prompts[source].ids)
-                yield BeamFinished(source, found, "eos" if found[0].finished else "length", n_prompt)
+                yield end(source, cancelled=False)
     for source in search.going_on:
-        found = described([*search.finished[source], *search.live(source)])
-        n_prompt = len(prompts[source].source or prompts[source].ids)
-        yield BeamFinished(source, found[:width], "cancelled", n_prompt)
+        yield end(source, cancelled=True)
 
 
 @dataclass(frozen=True, slots=True)
