@@ -23,6 +23,7 @@ from tfm.tui.safe_text import plain
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets import knobs
+from tfm.tui.widgets.earlier import Earlier
 from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
@@ -55,10 +56,12 @@ class TranslateScreen(ModeScreen):
                 yield TokenStream(id="target", classes="box")
             with Vertical(id="side"):
                 yield SamplingPanel(id="sampling", classes="box")
+                yield Earlier(id="earlier", classes="box")
         yield TokenPanel(id="candidates")
 
     def on_mount(self) -> None:
         self._figures = self.set_interval(1 / FIGURES_HZ, self._show_figures, pause=True)
+        name_box(self.query_one(Earlier), title="Earlier")
         self._show_languages()
         self._show_figures()
 
@@ -85,7 +88,9 @@ class TranslateScreen(ModeScreen):
 
     def _show_languages(self) -> None:
         info = self.session.info
-        languages = info.languages if info and len(info.languages) == 2 else ("Text", "Translation")
+        languages = ("Text", "Translation")
+        if info and len(info.languages) == 2:
+            languages = (_language(info.languages[0]), _language(info.languages[1]))
         name_box(self.source, title=languages[0])
         name_box(self.target, title=languages[1])
         self.source.placeholder = plain(f"Type {languages[0] if info else 'a sentence'} and press Enter")
@@ -128,6 +133,7 @@ class TranslateScreen(ModeScreen):
         for number in set(range(len(exchange.lines))) - set(exchange.places):
             target.finish(number)
         self.history.append(exchange)
+        self._show_earlier()
         assert self._figures is not None
         self._figures.resume()
         self.refresh_keys()
@@ -154,6 +160,7 @@ class TranslateScreen(ModeScreen):
                 self._figures.pause()
                 target.finish_all()
                 self._show_figures()
+                self._show_earlier()
                 self.refresh_keys()
 
     def _take(self, exchange: Exchange, event: protocol.Event) -> None:
@@ -269,6 +276,12 @@ class TranslateScreen(ModeScreen):
         if exchange.problem and not exchange.text.strip():
             self.target.message(exchange.problem)
         self._show_figures()
+        self._show_earlier()
+
+    def _show_earlier(self) -> None:
+        earlier = self.query_one(Earlier)
+        earlier.history, earlier.shown = self.history, self.exchange
+        earlier.repaint()
 
     # ------------------------------------------------------------------ decoding
     def _decode_with(self, decoding: Decoding) -> None:
@@ -322,6 +335,10 @@ class TranslateScreen(ModeScreen):
         self._decode_with(msgspec.structs.replace(self.panel.decoding, seed=seed))
 
 
+_LANGUAGES = {
+    "en": "English", "de": "German", "fr": "French", "cs": "Czech", "it": "Italian", "es": "Spanish",
+    "ko": "Korean", "ja": "Japanese", "zh": "Chinese", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese",
+}  # fmt: skip
 _WARMTH = ("temperature.lower", "temperature.raise")
 _SAME = "The same text, settings and seed make the same translation: s for another seed, T for more heat."
 _SAME_BEAM = "Beam search makes the same translation every time: d for sampling, W for a wider beam."
@@ -329,6 +346,11 @@ _SAME_BEAM = "Beam search makes the same translation every time: d for sampling,
 
 def _same(before: Exchange, now: Exchange) -> bool:
     return before.source == now.source and before.decoding == now.decoding and not before.cancelled
+
+
+def _language(name: str) -> str:
+    """A code as a name; a name as it is."""
+    return _LANGUAGES.get(name.lower(), name)
 
 
 def _seed(text: str) -> int:
