@@ -172,16 +172,15 @@ def _prompt(checkpoint: Checkpoint, template: str, messages: Sequence[Message]) 
 def _special_texts(checkpoint: Checkpoint) -> dict[str, str]:
     """What templates know as ``bos_token`` and ``eos_token``.
 
-    A model may have a first token that is not put in front of plain texts; the checkpoint's record
-    (training.json, ``chat``) names it then.
+    An imported model may have a first token that is not put in front of plain texts; training.json
+    (``origin.special_tokens``) names it then.
     """
-    config, record = checkpoint.config, checkpoint.training.get("chat")
-    names = {"bos_token": config.bos_id, "eos_token": config.eos_id}
-    texts = {
-        name: "" if index is None else checkpoint.tokenizer.piece(index) for name, index in names.items()
-    }
-    if isinstance(record, dict):
-        texts |= {name: record[name] for name in names if isinstance(record.get(name), str)}
+    config, origin = checkpoint.config, checkpoint.training.get("origin")
+    ids = {"bos_token": config.bos_id, "eos_token": config.eos_id}
+    texts = {name: "" if index is None else checkpoint.tokenizer.piece(index) for name, index in ids.items()}
+    named = origin.get("special_tokens") if isinstance(origin, dict) else None
+    if isinstance(named, dict):
+        texts |= {name: text for name, text in named.items() if isinstance(text, str)}
     return texts
 
 
