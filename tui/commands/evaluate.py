@@ -100,6 +100,8 @@ def _on_pairs(
         check_parallel(target, len(pairs), prepared, len(tokenized))
         tokenized = tokenized[:limit]
     pairs = pairs[:limit]
+    if not pairs:
+        raise ValueError(f"{source} and {target} are empty: there are no sentences to translate")
     with open(output or os.devnull, "w", encoding="utf-8", newline="\n") as writing:
         checkpoint = load(choice, "encoder-decoder")
         translations = _translate(checkpoint, [source_text for source_text, _ in pairs], **search)
