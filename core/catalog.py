@@ -77,8 +77,7 @@ def list_models() -> list[ModelInfo]:
 
 def describe(folder: Path, source: Source | None = None) -> ModelInfo:
     """What a list shows of one checkpoint folder. Never raises: ``problem`` says what is wrong."""
-    if source is None:
-        source = next((kind for known, kind in _folders() if known == folder), "path")
+    source = source or _source_of(folder)
     name = str(folder) if source == "path" else folder.name
     info = ModelInfo(
         name=name, path=str(folder), family="", n_parameters=0, vocab_size=0, max_positions=0,
@@ -124,7 +123,7 @@ def count_parameters(path: Path) -> int:
         header = msgspec.json.decode(raw, type=dict[str, dict[str, Any]])
         tensors = [entry for name, entry in header.items() if name != "__metadata__"]
         end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
-        count = sum(math.prod(entry["shape"]) for entry in tensors)
+        count = sum(int(math.prod(entry["shape"])) for entry in tensors)
     except (msgspec.DecodeError, KeyError, IndexError, TypeError):
         raise ValueError(f"{path.name} has no valid safetensors header") from None
     if size != 8 + length + end:
@@ -146,6 +145,13 @@ def _folders() -> Iterator[tuple[Path, Source]]:
         for child in children:
             if child.is_dir() and not child.name.startswith((".", "_")):
                 yield child, source
+
+
+def _source_of(folder: Path) -> Source:
+    for known, source in _folders():
+        if known == folder:
+            return source
+    return "path"
 
 
 def _read_small(path: Path) -> bytes:

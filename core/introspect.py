@@ -113,13 +113,10 @@ def attention_maps(checkpoint: Checkpoint, text: str, source: str = "") -> list[
         with _recording(model) as seen:
             model.decode(_row(ids, model), model.encode(_row(source_ids, model)))
         above, below = _pieces(tokenizer, ids), _pieces(tokenizer, source_ids)
-        layers = model.decoder_layers
         return [
-            AttentionMaps("cross", above, below, tuple(seen[layer.cross_attention] for layer in layers)),
-            AttentionMaps("decoder", above, above, tuple(seen[layer.self_attention] for layer in layers)),
-            AttentionMaps(
-                "encoder", below, below, tuple(seen[layer.self_attention] for layer in model.encoder_layers)
-            ),
+            AttentionMaps("cross", above, below, _weights(seen, model.decoder_layers, "cross_attention")),
+            AttentionMaps("decoder", above, above, _weights(seen, model.decoder_layers, "self_attention")),
+            AttentionMaps("encoder", below, below, _weights(seen, model.encoder_layers, "self_attention")),
         ]
     ids = [*_start(config), *ids, *(_end(config) if isinstance(model, EncoderOnly) else [])]
     if not ids:
@@ -133,7 +130,7 @@ def attention_maps(checkpoint: Checkpoint, text: str, source: str = "") -> list[
     pieces = _pieces(tokenizer, ids)
     part: Literal["encoder", "decoder"] = "decoder" if isinstance(model, DecoderOnly) else "encoder"
     layers = model.decoder_layers if isinstance(model, DecoderOnly) else model.encoder_layers
-    return [AttentionMaps(part, pieces, pieces, tuple(seen[layer.self_attention] for layer in layers))]
+    return [AttentionMaps(part, pieces, pieces, _weights(seen, layers, "self_attention"))]
 
 
 @torch.inference_mode()
@@ -260,6 +257,10 @@ def _measure(
         rank = (logprobs_TV > chosen).sum(-1) + 1
         measured += zip(chosen[:, 0].tolist(), entropy.tolist(), rank.tolist(), strict=True)
     return measured
+
+
+def _weights(seen: dict[nn.Module, Tensor], layers: nn.ModuleList, name: str) -> tuple[Tensor, ...]:
+    return tuple(seen[layer.get_submodule(name)] for layer in layers)
 
 
 @contextmanager

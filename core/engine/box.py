@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -49,7 +50,7 @@ def _card(nvml: Any, handle: Any) -> dict[str, Any]:
         raw = nvml.nvmlDeviceGetName(handle)
         return raw.decode() if isinstance(raw, bytes) else raw
 
-    readings = {
+    readings: dict[str, Callable[[], Any]] = {
         "name": name,
         "memory_used": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used,
         "memory_total": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total,

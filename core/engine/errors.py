@@ -21,8 +21,7 @@ def explain(error: BaseException) -> tuple[Kind, str]:
             "out of memory: use fewer lanes, a shorter text, a smaller model or a lower precision "
             f"({message.splitlines()[0]})"
         )
-    checkpoint = sys.modules.get("tfm.core.checkpoint")
-    if checkpoint is not None and isinstance(error, checkpoint.CheckpointError):
+    if _is_a(error, "tfm.core.checkpoint", "CheckpointError"):
         return "bad_checkpoint", message
     if isinstance(error, NotImplementedError):
         return "unsupported", message
@@ -36,8 +35,13 @@ def explain(error: BaseException) -> tuple[Kind, str]:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if _is_a(error, "torch", "OutOfMemoryError"):
         return True
     # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _is_a(error: BaseException, module: str, name: str) -> bool:
+    """Like isinstance, without loading the class's module, which another thread may be doing just now."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(error, kind)

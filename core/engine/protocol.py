@@ -5,9 +5,9 @@ the request it answers; ``id`` 0 is the engine speaking for itself. Nothing here
 
 The order of things, for whoever writes another client:
 
-- ``hello`` is answered by one ``welcome`` at once, before torch is loaded, so its ``device`` is
-  empty. When torch is there, a second ``welcome`` with ``id`` 0 names the device. Nothing needs to
-  wait for it.
+- ``hello`` is answered by one ``welcome`` at once. If torch is not loaded by then, its ``device`` is
+  empty, and a second ``welcome`` with ``id`` 0 names the device as soon as it is known. Nothing needs
+  to wait for it.
 - Every other request is closed by exactly one ``done`` or ``error`` with its id, after whatever
   else it answers (``models``, ``token``, ``lane.done``, ...). Nothing with that id follows.
 - ``cancel`` and ``tune`` are seen between two steps of a running request and closed by a ``done``
@@ -363,8 +363,8 @@ AnyEvent = (
     | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
 )  # fmt: skip
 
-_request_decoder = msgspec.json.Decoder(AnyRequest)
-_event_decoder = msgspec.json.Decoder(AnyEvent)
+_request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
+_event_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(message: Request | Event) -> bytes:
@@ -374,9 +374,11 @@ def encode(message: Request | Event) -> bytes:
 
 def decode_request(line: bytes) -> AnyRequest:
     """Raises msgspec.DecodeError on anything that is no request."""
-    return _request_decoder.decode(line)
+    request: AnyRequest = _request_decoder.decode(line)
+    return request
 
 
 def decode_event(line: bytes) -> AnyEvent:
     """Raises msgspec.DecodeError on anything that is no event."""
-    return _event_decoder.decode(line)
+    event: AnyEvent = _event_decoder.decode(line)
+    return event

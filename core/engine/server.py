@@ -93,6 +93,7 @@ class Engine:
         self._turns = Turns()
         self._to_load: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._warm = threading.Event()
+        self._greeted = False
         self._store: ModelStore | None = None
 
     def serve(self, stdin: BinaryIO) -> None:
@@ -151,6 +152,7 @@ class Engine:
                 f"speaks {protocol.PROTOCOL_VERSION}: install the same tfm-tui on both sides"
             )
             return Error(id=request.id, kind="unsupported", message=message)
+        self._greeted = True
         return self._welcome(request.id)
 
     def _welcome(self, request_id: int) -> Welcome:
@@ -216,7 +218,8 @@ class Engine:
             from tfm.core.engine.sessions import ModelStore
 
             self._store = ModelStore()
-            self._outbox.send([self._welcome(0)])
+            if self._greeted:
+                self._outbox.send([self._welcome(0)])
         except Exception as error:
             traceback.print_exc()
             self._outbox.send([Error(id=0, kind="internal", message=f"torch cannot be loaded: {error}")])
@@ -263,12 +266,11 @@ class Engine:
 
         def turn() -> bool:
             nonlocal steps
-            if steps is None:
-                if not job.start():  # cancelled before its first turn, and closed
-                    store.release(model)
-                    return False
-                steps = operations.begin(job, model)
+            if steps is None and not job.start():  # cancelled before its first turn, and closed
+                store.release(model)
+                return False
             try:
+                steps = steps or operations.begin(job, model)
                 events = operations.step(steps)
             except (KeyboardInterrupt, SystemExit):
                 raise

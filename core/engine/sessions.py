@@ -44,6 +44,7 @@ class PrefixCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.n_reused = 0  # tokens that need not be computed again, so far
         self._max_bytes = max_bytes
         self._entries: OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], KVCache] = OrderedDict()
 
@@ -62,6 +63,7 @@ class PrefixCache:
         if best is None:
             return None
         self._entries.move_to_end(best)
+        self.n_reused += longest
         return self._entries[best], longest
 
     def store(self, source: Sequence[int], ids: Sequence[int], cache: KVCache) -> None:
@@ -69,7 +71,11 @@ class PrefixCache:
         assert cache.n_lanes == 1 and cache.lengths[0] == len(ids)
         key = (tuple(source), tuple(ids))
         for known in list(self._entries):
-            if known[0] == key[0] and known[1] == key[1][: len(known[1])]:
+            shared = _shared_length(known[1], key[1]) if known[0] == key[0] else -1
+            if shared == len(key[1]):  # a longer one is there already
+                self._entries.move_to_end(known)
+                return
+            if shared == len(known[1]):
                 del self._entries[known]
         self._entries[key] = cache
         while len(self._entries) > MAX_PREFIXES or self.nbytes() > self._max_bytes:

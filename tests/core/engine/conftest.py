@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,6 +29,7 @@ class EngineProcess:
             env={**os.environ, **environment},
         )
         self.events: queue.Queue[protocol.Event | None] = queue.Queue()
+        self.hung_up = False  # set it, and the next event is the last that is read
         self.stderr = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -40,6 +40,9 @@ class EngineProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.events.put(protocol.decode_event(line))
+            if self.hung_up:
+                self.process.stdout.close()
+                break
         self.events.put(None)
 
     def _read_log(self) -> None:
@@ -90,13 +93,14 @@ class EngineProcess:
 Starter = Callable[..., EngineProcess]
 
 
-@pytest.fixture
-def start_engine(tmp_path: Path) -> Iterator[Starter]:
+@pytest.fixture(scope="module")
+def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     """Starts engines with an empty $TFM_HOME; whatever still runs at the end is killed."""
+    home = str(tmp_path_factory.mktemp("home"))
     started: list[EngineProcess] = []
 
     def start(code: str = ENGINE) -> EngineProcess:
-        engine = EngineProcess(code, {"TFM_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"})
+        engine = EngineProcess(code, {"TFM_HOME": home, "OMP_NUM_THREADS": "1"})
         started.append(engine)
         return engine
 
@@ -106,6 +110,13 @@ def start_engine(tmp_path: Path) -> Iterator[Starter]:
         engine.process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(start_engine: Starter) -> EngineProcess:
+    """One engine for all tests of a module that leave it as they found it."""
+    return start_engine()
+
+
+@pytest.fixture
+def own_engine(start_engine: Starter) -> EngineProcess:
+    """A fresh engine, for a test that looks at its start or brings its end."""
     return start_engine()

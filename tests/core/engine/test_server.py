@@ -24,14 +24,14 @@ def only(events: list[protocol.Event], kind: type[protocol.Event]) -> Any:
     return found[0]
 
 
-def test_hello_is_answered_before_torch_is_there(engine: Engine) -> None:
+def test_hello_is_answered_before_torch_is_there(own_engine: Engine) -> None:
     begun = time.perf_counter()
-    engine.send(protocol.Hello(id=7))
-    first = engine.next()
+    own_engine.send(protocol.Hello(id=7))
+    first = own_engine.next()
     assert isinstance(first, protocol.Welcome)
     assert (first.id, first.version, first.device) == (7, protocol.PROTOCOL_VERSION, "")
-    assert first.pid == engine.process.pid
-    second = engine.next()
+    assert first.pid == own_engine.process.pid
+    second = own_engine.next()
     assert isinstance(second, protocol.Welcome)
     assert (second.id, second.pid) == (0, first.pid)
     assert second.device == "cpu" or second.device.startswith("cuda:0 ")
@@ -70,12 +70,12 @@ def test_a_line_that_is_no_request_is_answered_and_survived(
     assert only(events, protocol.ModelsListed).id == 9
 
 
-def test_a_line_that_never_ends_is_skipped(engine: Engine) -> None:
+def test_a_line_that_never_ends_is_skipped(own_engine: Engine) -> None:
     for _ in range(17):
-        engine.send_raw(b"x" * (1 << 20))
-    engine.send_raw(b"\n")
-    engine.send(protocol.ModelsList(id=9))
-    events = engine.until(9)
+        own_engine.send_raw(b"x" * (1 << 20))
+    own_engine.send_raw(b"\n")
+    own_engine.send(protocol.ModelsList(id=9))
+    events = own_engine.until(9)
     assert "at most" in only(events, protocol.Error).message
 
 
@@ -153,9 +153,9 @@ def test_cancel_and_tune_of_what_has_ended_are_no_errors(engine: Engine) -> None
     assert error.kind == "bad_request" and "temperature" in error.message
 
 
-def test_shutdown_ends_it(engine: Engine) -> None:
-    engine.ask(protocol.Shutdown(id=1))
-    assert engine.process.wait(20) == 0
+def test_shutdown_ends_it(own_engine: Engine) -> None:
+    own_engine.ask(protocol.Shutdown(id=1))
+    assert own_engine.process.wait(20) == 0
 
 
 def test_the_end_of_input_ends_it_at_any_time(start_engine: Any, tiny_translator: Path) -> None:
@@ -169,11 +169,11 @@ def test_the_end_of_input_ends_it_at_any_time(start_engine: Any, tiny_translator
     assert torn.end() == 0
 
 
-def test_ctrl_c_ends_it_without_a_traceback(engine: Engine, tiny_translator: Path) -> None:
-    engine.ask(protocol.ModelLoad(id=1, model=str(tiny_translator)))
-    engine.process.send_signal(signal.SIGINT)
-    assert engine.process.wait(20) == 130
-    assert b"Traceback" not in engine.stderr
+def test_ctrl_c_ends_it_without_a_traceback(own_engine: Engine, tiny_translator: Path) -> None:
+    own_engine.ask(protocol.ModelLoad(id=1, model=str(tiny_translator)))
+    own_engine.process.send_signal(signal.SIGINT)
+    assert own_engine.process.wait(20) == 130
+    assert b"Traceback" not in own_engine.stderr
 
 
 def test_prints_of_others_never_reach_the_protocol(start_engine: Any) -> None:
