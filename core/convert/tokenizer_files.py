@@ -11,7 +11,6 @@ This module is imported by the child alone and by tests; it imports no torch.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -206,18 +205,17 @@ def _describe(
     )
 
 
-def framed(text: str, prefix: list[str], suffix: list[str]) -> str:
-    """The tokenizer.json ``text`` with a post-processor that puts these tokens around a single text."""
-    pipeline = json.loads(text)
+def framed(text: str, prefix: list[int], suffix: list[int]) -> str:
+    """The tokenizer.json ``text``, made to put these tokens around a single text if it does not."""
     backend = tokenizers.Tokenizer.from_str(text)
-    ids = {token: backend.token_to_id(token) for token in (*prefix, *suffix)}
-    if not ids:
-        pipeline["post_processor"] = None
-        return json.dumps(pipeline, ensure_ascii=False)
-    around = processors.TemplateProcessing(
-        single=[*prefix, "$A", *suffix],
-        pair=[*prefix, "$A", *suffix, "$B", *suffix],
-        special_tokens=list(ids.items()),
+    bare = backend.encode("a", add_special_tokens=False).ids
+    if backend.encode("a").ids == [*prefix, *bare, *suffix]:
+        return text
+    names = {index: str(backend.id_to_token(index)) for index in (*prefix, *suffix)}
+    before, after = [names[index] for index in prefix], [names[index] for index in suffix]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, "$B", *after],
+        special_tokens=[(name, index) for index, name in names.items()],
     )
-    backend.post_processor = around
     return str(backend.to_str())
