@@ -264,7 +264,9 @@ class _Search:
         for row, rank in ending.nonzero().tolist():
             parent, token = int(parents_NX[row, rank]), int(tokens_NX[row, rank])
             before = self.tokens_NWT[row, parent].tolist()
-            self._finish(self.sources[row], (*before, token), float(logprobs_NX[row, rank]), True)
+            logprob = float(logprobs_NX[row, rank])
+            found = _Found((*before, token), logprob, logprob / self._norm(self.n_tokens), True)
+            self._finish(self.sources[row], found)
 
         # Candidates are ranked, so the first W that do not end are the best.
         kept_NW = stops_NX.to(torch.uint8).argsort(dim=-1, stable=True)[:, : self.width]
@@ -312,22 +314,23 @@ class _Search:
     def _norm(self, length: int) -> float:
         return float(length**self.alpha)
 
-    def _finish(self, source: int, tokens: tuple[int, ...], logprob: float, ended: bool) -> None:
-        if source in self.going_on and len(self.finished[source]) < self.width:
-            score = logprob / self._norm(len(tokens))
-            self.finished[source].append(_Found(tokens, logprob, score, ended))
+    def _finish(self, source: int, found: _Found) -> None:
+        if source in self.going_on:
+            best = sorted([*self.finished[source], found], key=_score, reverse=True)
+            self.finished[source] = best[: self.width]
 
     def _close(self) -> None:
         """Take out the sources that are done."""
-        alive = (self.logprobs_NW > _NONE).any(-1).tolist()
+        best_live = (self.logprobs_NW[:, 0] / self._norm(self.n_tokens)).tolist()
         for row, source in enumerate(self.sources):
             if source not in self.going_on:
                 continue
-            at_limit = self.n_tokens >= self.limits[source]
-            if at_limit:
+            finished, at_limit = self.finished[source], self.n_tokens >= self.limits[source]
+            if at_limit and not finished:
                 for found in self.live(source):
-                    self._finish(source, found.tokens, found.logprob, False)
-            if at_limit or not alive[row] or len(self.finished[source]) == self.width:
+                    self._finish(source, found)
+            complete = len(finished) == self.width and finished[0].score >= best_live[row]
+            if at_limit or complete or best_live[row] == _NONE:
                 self.going_on.remove(source)
 
     def _reorder(self, parents_NW: Tensor, n_live_before: int) -> None:

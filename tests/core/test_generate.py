@@ -29,9 +29,11 @@ PROMPTS = ("a man in a blue shirt", "two dogs", "a man in the snow , 1 , 2 .")
 def next_logits(c: Checkpoint, source: Sequence[int], ids: Sequence[int]) -> Tensor:
     with torch.inference_mode():
         if isinstance(c.model, EncoderDecoder):
-            return c.model(torch.tensor([source]), torch.tensor([ids]))[:, -1]
-        assert isinstance(c.model, DecoderOnly)
-        return c.model(torch.tensor([ids]))[:, -1]
+            logits = c.model.forward(torch.tensor([source]), torch.tensor([ids]))
+        else:
+            assert isinstance(c.model, DecoderOnly)
+            logits = c.model.forward(torch.tensor([ids]))
+        return logits[:, -1]
 
 
 def generate_naive(
@@ -44,7 +46,8 @@ def generate_naive(
     """(token, raw log-probability, final probability) of each, the text, and why it ended."""
     source = [*c.tokenizer.encode(lane.prompt), 2] if c.config.family == "encoder-decoder" else []
     prompt = [] if source else c.tokenizer.encode(lane.prompt)
-    tokens, drawn, mu, lane_settings = list(lane.prefix), [], None, lane.settings
+    tokens, mu, lane_settings = list(lane.prefix), None, lane.settings
+    drawn: list[tuple[int, float, float]] = []
     prefix_text = c.tokenizer.decode(tokens)
     while True:
         lane_settings = (tuned or {}).get(len(drawn), lane_settings)
@@ -177,7 +180,7 @@ def watch_batches(c: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> list[tuple[
 
         monkeypatch.setattr(c.model, name, watched)
 
-    watch("decode", c.model.decode)  # type: ignore[union-attr, arg-type]
+    watch("decode", c.model.decode)  # type: ignore[arg-type]
     if isinstance(c.model, EncoderDecoder):
         watch("encode", c.model.encode)
     return seen

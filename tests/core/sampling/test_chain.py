@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.core.sampling import twins
 from tests.core.sampling.test_noise import chi_square, reference
-from tfm.core.sampling import chain, history
+from tfm.core.sampling import chain, history, noise
 from tfm.core.sampling.chain import Draw, LaneState, plan, sample
 from tfm.core.sampling.noise import CHANCE
 from tfm.core.sampling.settings import (
@@ -186,7 +186,7 @@ def test_one_seed_and_other_settings_differ_only_where_the_settings_do() -> None
 
 
 def test_greedy_is_argmax_and_costs_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain.noise, "gumbel", None)
+    monkeypatch.setattr(noise, "gumbel", None)
     z = logits(4, 500)
     draws = sample(z, [LaneState(PRESETS["greedy"], 0, 0)] * 4)
     assert [draw.token for draw in draws] == z.argmax(-1).tolist()

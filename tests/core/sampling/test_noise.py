@@ -76,7 +76,7 @@ def chi_square(counts: Tensor, expected: Tensor) -> float:
     statistic = float(((counts - expected) ** 2 / expected).sum())
     degrees = counts.numel() - 1
     spread = 2 / (9 * degrees)
-    return ((statistic / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
+    return float(((statistic / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
 
 
 ALONG = {
