@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import platform
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
-from tfm.core.checkpoint import Checkpoint, read_tensors, save_checkpoint, weights_of
+from tfm.core.checkpoint import Checkpoint, read_tensors
 from tfm.core.model import build_model
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.config import TrainConfig
@@ -37,9 +36,10 @@ from tfm.train.events import (
     Samples,
     Step,
 )
-from tfm.train.run_dir import ControlInbox, RunDir, write_atomically
+from tfm.train.keeping import CheckpointKeeper, mean_weights, newest_whole
+from tfm.train.run_dir import ControlInbox, RunDir
 from tfm.train.schedules import learning_rate
-from tfm.train.state import OPTIMIZER_FILE, PROGRESS_FILE, Progress, capture, make_optimizer, restore
+from tfm.train.state import Progress, capture, make_optimizer, restore
 from tfm.train.tasks import make_task
 
 Reason = Literal["interval", "best", "command", "stop", "final", "average"]
@@ -74,20 +74,17 @@ class Trainer:
         if loop.threads:
             torch.set_num_threads(loop.threads)
         torch.manual_seed(loop.seed)
-        committed = run.checkpoints() if resume else []
-        tokenizer = Tokenizer.load(committed[-1] / "tokenizer.json") if committed else None
-        self.task = make_task(config, tokenizer)
+        whole, self.problems = newest_whole(run) if resume else (None, [])
+        self.task = make_task(config, Tokenizer.load(whole / "tokenizer.json") if whole else None)
+        self.keeper = CheckpointKeeper(run, config, self.task)
         self.model = build_model(self.task.model_config).to(self.device)
         optim = config.optim
         self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
         self.progress = Progress()
         self.resumed_from: int | None = None
-        if committed:
-            weights = read_tensors(committed[-1] / "model.safetensors", self.device)
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    parameter.copy_(weights[name])
-            self.progress = restore(committed[-1], self.model, self.optimizer)
+        if whole:
+            self._load(read_tensors(whole / "model.safetensors"))
+            self.progress = restore(whole, self.model, self.optimizer)
             self.resumed_from = self.progress.step
         self.batches = self.task.epoch(loop.seed, self.progress.epoch)
         self.inbox = ControlInbox(run)
@@ -102,7 +99,7 @@ class Trainer:
     def run(self) -> Iterator[AnyTrainEvent]:
         """Train until the last step, a stop or the end of patience or time."""
         yield self._started()
-        yield from (Notice(level="warning", message=text) for text in self.task.notices)
+        yield from (Notice(level="warning", message=text) for text in (*self.problems, *self.task.notices))
         ended: RunEnded | None = None
         while ended is None:
             yield from self._obey()
@@ -240,92 +237,27 @@ class Trainer:
 
     # ----------------------------------------------------------------- checkpoints
     def _save(self, reason: Reason) -> CheckpointSaved:
-        step = self.progress.step
-        folder = self.run_dir.checkpoint_path(step)
-        if not (folder / "MANIFEST.json").exists():
-            save_checkpoint(
-                folder,
-                self.model,
-                self.task.model_config,
-                self.task.tokenizer,
-                self._card(),
-                self._training_record(),
-                extra_tensors={OPTIMIZER_FILE: capture(self.model, self.optimizer)},
-                extra_files={PROGRESS_FILE: msgspec.json.encode(self.progress), **self.task.files},
-            )
+        state = capture(self.model, self.optimizer)
+        folder = self.keeper.save(self.model, state, self.progress, self.last_scores)
         if reason == "best":
-            self._pin_best()
-        self._retain()
-        return CheckpointSaved(step=step, path=folder.name, reason=reason)
+            self.keeper.pin_best(self.progress)
+        return CheckpointSaved(step=self.progress.step, path=folder.name, reason=reason)
 
-    def _pin_best(self) -> None:
-        pointer = {"step": self.progress.best_step, "value": self.progress.best_value}
-        write_atomically(self.run_dir.path / "best.json", msgspec.json.encode(pointer) + b"\n")
+    def _average(self) -> Iterator[AnyTrainEvent]:
+        """Score and keep the mean of the last checkpoints; the model holds it from here on."""
+        folders = self.keeper.last(self.config.loop.average_last) if self.config.loop.average_last > 1 else []
+        if len(folders) < 2:
+            return
+        self._load(mean_weights(folders))
+        self.last_scores = self.task.evaluate(self._checkpoint(), self.progress.step)
+        yield self.last_scores
+        folder = self.keeper.save_average(self.model, folders, self.progress, self.last_scores)
+        yield CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
 
-    def _retain(self) -> None:
-        """Keep the last N and the best; never fewer than two."""
-        committed = self.run_dir.checkpoints()
-        best = self.progress.best_step
-        pinned = None if best is None else self.run_dir.checkpoint_path(best)
-        for folder in committed[: -max(self.config.loop.keep_last, 2)]:
-            if folder != pinned:
-                doomed = folder.with_name(f".tmp-old-{folder.name}")
-                folder.rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
-
-    def _average(self) -> CheckpointSaved | None:
-        """The mean of the last N checkpoints (Vaswani et al. 2017, section 6.1) as ``average/``."""
-        folders = self.run_dir.checkpoints()[-self.config.loop.average_last :]
-        if self.config.loop.average_last < 2 or len(folders) < 2:
-            return None
-        mean = {name: tensor.double() for name, tensor in weights_of(self.model).items()}
-        for tensor in mean.values():
-            tensor.zero_()
-        for folder in folders:
-            for name, tensor in read_tensors(folder / "model.safetensors").items():
-                mean[name] += tensor.double() / len(folders)
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
-                parameter.copy_(mean[name])
-        scores = self.task.evaluate(self._checkpoint(), self.progress.step)
-        self.last_scores = scores
-        record = {**self._training_record(), "averaged": [folder.name for folder in folders]}
-        folder = self.run_dir.path / "average"
-        task = self.task
-        save_checkpoint(
-            folder,
-            self.model,
-            task.model_config,
-            task.tokenizer,
-            self._card(),
-            record,
-            extra_files=task.files,
-        )
-        return CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
-
-    def _card(self) -> str:
-        config, progress = self.config, self.progress
-        return (
-            f"# {config.name}\n\n"
-            f"{config.objective}, trained by tfm-tui for {progress.step:,} steps "
-            f"({progress.tokens:,} target tokens, {progress.seconds / 60:.0f} minutes). "
-            "The run's config.toml holds the whole recipe.\n"
-        )
-
-    def _training_record(self) -> dict[str, object]:
-        config, progress, scores = self.config, self.progress, self.last_scores
-        languages = [config.data.source_language, config.data.target_language]
-        return {
-            "name": config.name,
-            "objective": config.objective,
-            "languages": [language for language in languages if language],
-            "step": progress.step,
-            "tokens": progress.tokens,
-            "seconds": round(progress.seconds, 1),
-            "validation": {} if scores is None else _numbers(scores),
-            "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
-            "config": msgspec.to_builtins(config),
-        }
+                parameter.copy_(weights[name])
 
     # ----------------------------------------------------------------- commands and the end
     def _obey(self) -> Iterator[AnyTrainEvent]:
@@ -390,11 +322,7 @@ class Trainer:
         elif ended.reason != "failed":
             yield from self._evaluate()
             yield self._save("final")
-            averaged = self._average()
-            if averaged is not None:
-                assert self.last_scores is not None
-                yield self.last_scores
-                yield averaged
+            yield from self._average()
         yield ended
 
 
@@ -403,11 +331,6 @@ def _value(scores: Evaluated, by: Literal["loss", "bleu", "accuracy"]) -> float:
     if by == "bleu" and scores.bleu is not None:
         return scores.bleu
     return scores.accuracy if by == "accuracy" else -scores.loss
-
-
-def _numbers(scores: Evaluated) -> dict[str, float]:
-    names = ("loss", "perplexity", "accuracy", "bleu", "chrf")
-    return {name: round(getattr(scores, name), 4) for name in names if getattr(scores, name) is not None}
 
 
 def _device(name: str) -> torch.device:

@@ -105,6 +105,22 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, corpus: Pa
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_resume_passes_over_a_damaged_checkpoint(tmp_path: Path, corpus: Path) -> None:
+    config, run = make_run(tmp_path, translation_fields(corpus, max_steps=12, save_every=4))
+    for event in Trainer(config, run).run():
+        if isinstance(event, CheckpointSaved) and event.step == 8:
+            break
+    weights = run.checkpoint_path(8) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    events = list(Trainer(config, run, resume=True).run())
+    assert of(RunStarted, events)[0].resumed_from == 4
+    assert any("step-000008 is damaged" in notice.message for notice in of(Notice, events))
+    assert events[-1].reason == "finished"
+    for folder in run.checkpoints():
+        verify_checkpoint(folder)
+    assert [folder.name[:19] for folder in run.path.glob("damaged-*")] == ["damaged-step-000008"]
+
+
 def test_stop_saves_first(tmp_path: Path, corpus: Path) -> None:
     config, run = make_run(
         tmp_path, translation_fields(corpus, max_steps=1000, save_every=1000, eval_every=1000)
