@@ -17,11 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tfm.core.chat import ChatPrompt, chat_prompt_ids
 from tfm.core.checkpoint import Checkpoint
 from tfm.core.engine.protocol import Candidate, Lane, StageReport
 from tfm.core.kv_cache import KVCache
 from tfm.core.lane_text import LaneText
-from tfm.core.prefill import PrefixCache, Prompt, advance, encode_prompts, prefill, writer
+from tfm.core.prefill import PrefixCache, Prompt, advance, begin, encode_prompts, prefill, writer
 from tfm.core.sampling.chain import Draw, LaneState, sample
 from tfm.core.sampling.settings import SamplingSettings
 from tfm.core.tokenizer import Tokenizer
@@ -59,7 +60,8 @@ class LaneFinished:
     text: str
     tokens: tuple[int, ...]
     logprob: float  # nats, raw, of the tokens drawn here
-    n_prompt: int  # tokens of the source sentence or of the text continued
+    n_prompt: int  # tokens of the source sentence, of the text continued or of the chat
+    dropped_turns: tuple[int, ...] = ()  # messages of a chat that its context had no room for
 
 
 def generate(
@@ -77,7 +79,8 @@ def generate(
     """Decode all lanes as one batch until each has ended.
 
     Args:
-        lanes: source sentences for an encoder-decoder, texts to continue for a decoder-only model.
+        lanes: source sentences for an encoder-decoder; texts to continue, or chats to reply to, for a
+            decoder-only model.
         max_tokens: tokens to draw for each lane at most; the forced prefix does not count.
         stop: texts that end a lane; they are not part of its text.
         n_top: candidates to report with each token, by raw probability.
@@ -93,26 +96,53 @@ def generate(
     writer(checkpoint)
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-    for index, lane in enumerate(lanes):
+    for lane in lanes:
         lane.settings.check()
-        if lane.messages:
-            raise ValueError(f"lane {index} holds chat messages, but this checkpoint has no chat template")
-    names = ["the text" if len(lanes) == 1 else f"the text of lane {i}" for i in range(len(lanes))]
-    texts, prefixes = [lane.prompt for lane in lanes], [lane.prefix for lane in lanes]
-    prompts = encode_prompts(checkpoint, texts, names, prefixes)
     started = [
-        _Lane(index, prompt, lane, LaneText(checkpoint.tokenizer, stop, lane.prefix))
-        for index, (prompt, lane) in enumerate(zip(prompts, lanes, strict=True))
+        _Lane(index, prompt, lane, LaneText(checkpoint.tokenizer, stop, lane.prefix), dropped)
+        for index, (lane, (prompt, dropped)) in enumerate(
+            zip(lanes, _prompts(checkpoint, lanes, max_tokens), strict=True)
+        )
     ]
     batch = _Batch(checkpoint, started, max_tokens, n_top, trace, prefix_cache)
     return batch.run(tuner or (lambda: None), should_stop or (lambda: False))
 
 
+def _prompts(
+    checkpoint: Checkpoint, lanes: Sequence[Lane], max_tokens: int
+) -> list[tuple[Prompt, tuple[int, ...]]]:
+    """What each lane starts from, and which messages of a chat were left out for want of room."""
+    names = ["the text" if len(lanes) == 1 else f"the text of lane {i}" for i in range(len(lanes))]
+    plain = [index for index, lane in enumerate(lanes) if not lane.messages]
+    encoded = encode_prompts(
+        checkpoint,
+        [lanes[index].prompt for index in plain],
+        [names[index] for index in plain],
+        [lanes[index].prefix for index in plain],
+    )
+    found: dict[int, tuple[Prompt, tuple[int, ...]]] = {
+        index: (prompt, ()) for index, prompt in zip(plain, encoded, strict=True)
+    }
+    chats: list[tuple[Lane, ChatPrompt]] = []  # several replies to one chat are several lanes
+    for index, lane in enumerate(lanes):
+        if lane.messages:
+            chat = next((chat for known, chat in chats if known.messages == lane.messages), None)
+            if chat is None:
+                chat = chat_prompt_ids(checkpoint, lane.messages, max_tokens)
+                chats.append((lane, chat))
+            prompt = begin(checkpoint, names[index], (), chat.ids, lane.prefix)
+            found[index] = (prompt, chat.dropped_turns)
+    return [found[index] for index in range(len(lanes))]
+
+
 class _Lane:
     """The state of a lane that is going on."""
 
-    def __init__(self, index: int, prompt: Prompt, lane: Lane, text: LaneText) -> None:
+    def __init__(
+        self, index: int, prompt: Prompt, lane: Lane, text: LaneText, dropped_turns: tuple[int, ...]
+    ) -> None:
         self.index, self.prompt, self.text = index, prompt, text
+        self.dropped_turns = dropped_turns
         self.settings, self.seed = lane.settings, lane.seed
         self.tokens = list(lane.prefix)
         self.n_new = 0
@@ -152,7 +182,8 @@ class _Lane:
     def finished(self, reason: Reason) -> LaneFinished:
         self.text.finish()
         n_prompt = len(self.prompt.source) or self.length - len(self.tokens)
-        return LaneFinished(self.index, reason, self.text.text, tuple(self.tokens), self.logprob, n_prompt)
+        text, tokens = self.text.text, tuple(self.tokens)
+        return LaneFinished(self.index, reason, text, tokens, self.logprob, n_prompt, self.dropped_turns)
 
 
 @dataclass

@@ -68,20 +68,28 @@ def encode_prompts(
     ):
         if translates and not text.strip():
             raise ValueError(f"{name} is empty: there is nothing to translate")
-        if any(not 0 <= token < config.vocab_size for token in prefix):
-            raise ValueError(f"{name}: its prefix holds a token id outside of 0..{config.vocab_size - 1}")
         source, begun = ((*config.source_prefix, *ids, *end), start) if translates else ((), (*start, *ids))
-        fed = (*begun, *prefix)
-        if not fed:
-            raise ValueError(f"{name} is empty, and this model has no start token to begin with")
-        for n_tokens in (len(source), len(fed)):
-            if n_tokens > config.max_positions:
-                raise ValueError(
-                    f"{name} has {n_tokens:,} tokens, but this model takes at most "
-                    f"{config.max_positions:,}; shorten it or split it"
-                )
-        prompts.append(Prompt(source, fed))
+        prompts.append(begin(checkpoint, name, source, begun, prefix))
     return prompts
+
+
+def begin(
+    checkpoint: Checkpoint, name: str, source: tuple[int, ...], begun: tuple[int, ...], prefix: Sequence[int]
+) -> Prompt:
+    """A prompt of ids, followed by a forced prefix. Raises ValueError as :func:`encode_prompts` does."""
+    config = checkpoint.config
+    if any(not 0 <= token < config.vocab_size for token in prefix):
+        raise ValueError(f"{name}: its prefix holds a token id outside of 0..{config.vocab_size - 1}")
+    fed = (*begun, *prefix)
+    if not fed:
+        raise ValueError(f"{name} is empty, and this model has no start token to begin with")
+    for n_tokens in (len(source), len(fed)):
+        if n_tokens > config.max_positions:
+            raise ValueError(
+                f"{name} has {n_tokens:,} tokens, but this model takes at most "
+                f"{config.max_positions:,}; shorten it or split it"
+            )
+    return Prompt(source, fed)
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import torch
 
 from tfm.core.chat import DIALOGUE_TEMPLATE, TEMPLATE_FILE, can_chat, chat_prompt_ids
 from tfm.core.checkpoint import Checkpoint, load_checkpoint
+from tfm.core.engine.protocol import Lane
+from tfm.core.generate import LaneFinished, generate
+from tfm.core.model import DecoderOnly
+from tfm.core.sampling.settings import SamplingSettings
 from tfm.core.templates import Renderer, TemplateError
 
 CHATML = (
@@ -188,6 +194,36 @@ def test_models_that_cannot_chat(tiny_decoder: Path, tiny_translator: Path) -> N
         chat_prompt_ids(load_checkpoint(tiny_decoder), [user("x")], 20)
     with pytest.raises(ValueError, match="only decoder-only models chat"):
         chat_prompt_ids(load_checkpoint(tiny_translator), [user("x")], 20)
+
+
+# --------------------------------------------------------------------------- replies
+def test_lanes_that_chat(chatty: Callable[[str], Checkpoint]) -> None:
+    """A chat's reply is the continuation of its prompt, in whatever company of lanes."""
+    checkpoint = chatty(DIALOGUE_TEMPLATE)
+    greedy = SamplingSettings(temperature=0.0)
+    messages = (user("A man in a boat"), assistant("Two men"), user("A boy"))
+    said = "A man in a boat</s> Two men</s> A boy</s>"
+    ids = chat_prompt_ids(checkpoint, messages, 12).ids
+    assert checkpoint.tokenizer.encode(said, specials=True) == list(ids[1:])
+
+    def finished(lanes: list[Lane]) -> list[LaneFinished]:
+        records = list(generate(checkpoint, lanes, max_tokens=12, n_top=0))
+        return sorted((r for r in records if isinstance(r, LaneFinished)), key=lambda r: r.lane)
+
+    assert isinstance(checkpoint.model, DecoderOnly)
+    naive = list(ids)
+    with torch.inference_mode():
+        while len(naive) < len(ids) + 12 and naive[len(ids) :].count(EOS) == 0:
+            naive.append(int(checkpoint.model(torch.tensor([naive]))[0, -1].argmax()))
+    chat = Lane(prompt="", messages=messages, settings=greedy)
+    two = finished([chat, Lane(prompt="A man", settings=greedy), chat])
+    assert list(two[0].tokens) == naive[len(ids) :] == list(two[2].tokens)
+    assert two[0].n_prompt == len(ids) and two[0].dropped_turns == ()
+    begun = msgspec.structs.replace(chat, prefix=two[0].tokens[:5])
+    assert finished([begun])[0].tokens[:12] == two[0].tokens
+    many = (*messages[:2] * 10, user("A boy"))
+    dropped = finished([msgspec.structs.replace(chat, messages=many)])[0].dropped_turns
+    assert dropped == tuple(range(len(dropped))) and dropped
 
 
 # --------------------------------------------------------------------------- templates that misbehave
