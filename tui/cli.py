@@ -42,6 +42,8 @@ COMMANDS: dict[str, Entry] = {
     "stop": Entry("runs", "stop", "Stop a training run at its next step; it saves first.", "Training"),
     "eval": Entry("evaluate", "evaluate", "Measure a model on a test set.", "Checkpoints"),
     "models": Entry("models", "models", "List the checkpoints, or verify one.", "Checkpoints"),
+    "import": Entry("convert", "import_", "Import a published checkpoint.", "Checkpoints"),
+    "export": Entry("convert", "export", "Export a checkpoint for other programs.", "Checkpoints"),
     "doctor": Entry(
         "doctor", "doctor", "Look at this machine and terminal, and say what to change.", "Machine"
     ),

@@ -17,6 +17,7 @@ KEYS: tuple[Key | Only, ...] = (
     key("type_vocab_size", "n_token_types", default=2),
     key("hidden_act", "activation", default="gelu", names=ACTIVATIONS),
     key("layer_norm_eps", "norm_eps", default=1e-12),
+    key("hidden_dropout_prob", "dropout", default=0.0),
     Only("position_embedding_type", "absolute"),
     Only("is_decoder", False),
     Only("add_cross_attention", False, written=False),

@@ -43,6 +43,7 @@ GPT2 = Family(
         Both(_read_width, _write_width),
         key("activation_function", "activation", default="gelu_new", names=ACTIVATIONS),
         key("layer_norm_epsilon", "norm_eps", default=1e-5),
+        key("resid_pdrop", "dropout", default=0.0),
         key("tie_word_embeddings", "tie_output", default=True),
         Only("scale_attn_weights", True),
         Only("scale_attn_by_inverse_layer_idx", False),

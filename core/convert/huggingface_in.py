@@ -36,7 +36,6 @@ TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", 
 # Kept beside the checkpoint, so that an export gives back the very files.
 KEPT = ("source.spm", "target.spm", "vocab.json", "sentencepiece.bpe.model")
 TOKENIZER_SECONDS, TOKENIZER_MEMORY = 120.0, 4 << 30
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.spm", "*.bpe.model", "README.md")
 
 
 @dataclass(frozen=True)

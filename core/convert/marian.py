@@ -59,6 +59,7 @@ KEYS: tuple[Key | Only | Both, ...] = (
     key("max_position_embeddings", "max_positions"),
     key("activation_function", "activation", default="relu", names=ACTIVATIONS),
     key("scale_embedding", "scale_embeddings", default=False),
+    key("dropout", "dropout", default=0.0),
     Only("is_encoder_decoder", True),
 )
 FIXED = {"family": "encoder-decoder", "positions": "sinusoidal", "norm": "layernorm", "norm_eps": 1e-5}
