@@ -21,7 +21,8 @@ from tfm.core.checkpoint import CheckpointError, read_tensors, save_checkpoint, 
 from tfm.core.model import Model
 from tfm.train.config import TrainConfig
 from tfm.train.events import Evaluated
-from tfm.train.run_dir import RunDir, write_atomically
+from tfm.train.files import write_atomically
+from tfm.train.run_dir import RunDir
 from tfm.train.state import OPTIMIZER_FILE, PROGRESS_FILE, Progress
 from tfm.train.tasks import Task
 

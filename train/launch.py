@@ -21,9 +21,12 @@ from types import FrameType
 
 from tfm.train import events
 from tfm.train.config import TrainConfig, load_config
+from tfm.train.control_inbox import ControlInbox
+from tfm.train.event_log import EventLog, EventReader
 from tfm.train.events import CommandDone, Notice, RunEnded, RunStarted, TrainEvent
+from tfm.train.files import write_atomically
 from tfm.train.resolve import resolve_config, to_toml
-from tfm.train.run_dir import ControlInbox, EventLog, EventReader, RunDir, RunLocked, write_atomically
+from tfm.train.run_dir import RunDir, RunLocked
 
 START_PATIENCE = 15.0  # seconds to wait for a trainer's first step of life before leaving it alone
 ANSWER_PATIENCE = 120.0  # seconds a trainer may take to answer; it looks at its inbox once a step

@@ -25,6 +25,7 @@ from tfm.core.checkpoint import Checkpoint, read_tensors
 from tfm.core.model import build_model
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.config import TrainConfig
+from tfm.train.control_inbox import ControlInbox
 from tfm.train.events import (
     AnyTrainEvent,
     CheckpointSaved,
@@ -37,7 +38,7 @@ from tfm.train.events import (
     Step,
 )
 from tfm.train.keeping import CheckpointKeeper, mean_weights, newest_whole
-from tfm.train.run_dir import ControlInbox, RunDir
+from tfm.train.run_dir import RunDir
 from tfm.train.schedules import learning_rate
 from tfm.train.state import Progress, capture, make_optimizer, restore
 from tfm.train.tasks import make_task

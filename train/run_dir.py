@@ -17,15 +17,13 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import shutil
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import platformdirs
@@ -33,16 +31,15 @@ import psutil
 
 from tfm.core.engine.protocol import RunInfo
 from tfm.train import events
+from tfm.train.event_log import EventReader
 from tfm.train.events import CommandDone, Evaluated, RunEnded, RunStarted, Step, TrainEvent
+from tfm.train.files import write_atomically
 
 State = Literal["running", "paused", "finished", "stopped", "failed", "lost"]
-AnyEvent = TypeVar("AnyEvent", bound=TrainEvent)
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
-_COMMAND_FILE = re.compile(r"[0-9A-Z]{26}\.json")
-_MAX_COMMAND_BYTES = 1 << 20
-_READ_BYTES = 1 << 22  # of the event log, a poll
 _LOCK_PATIENCE = 0.4  # seconds; longer than anybody looks at a lock, far shorter than anybody trains
+_NAME_PATIENCE = 5.0  # seconds; the owner has the lock but has not written its name yet
 _STARTING = 60.0  # seconds that a new run may take to its first sign of life
 
 
@@ -187,7 +184,8 @@ class RunDir:
         try:
             deadline = time.monotonic() + _LOCK_PATIENCE
             while not _try_flock(fd, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
+                named = self.owner() is not None
+                if time.monotonic() > deadline + (0.0 if named else _NAME_PATIENCE):
                     raise RunLocked(self.locked_message())
                 time.sleep(0.02)  # perhaps only somebody in is_locked
             write_atomically(self.owner_path, msgspec.json.encode(Owner.this_process()) + b"\n")
@@ -335,185 +333,3 @@ def _try_flock(fd: int, kind: int) -> bool:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
             return False
         raise
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file is either what it was or all of ``data``, also after a kill or a power cut."""
-    temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-# --------------------------------------------------------------------------- the event log
-class EventLog:
-    """Appends events; one writer a run (the holder of its lock). Numbers go on where the file ends."""
-
-    def __init__(self, run: RunDir) -> None:
-        self._fd = os.open(run.events_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        size = os.fstat(self._fd).st_size
-        self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
-        self.n_before = self._next_seq = _last_seq(run.events_path) + 1
-
-    def append(self, event: AnyEvent) -> AnyEvent:
-        """Write one line with one system call; returns the event with its number and time.
-
-        Raises:
-            OSError: the disk is full or gone. What is in the log stays readable.
-        """
-        stamped = msgspec.structs.replace(event, seq=self._next_seq, time=time.time())
-        # After a torn line (a kill or a full disk) ours begins anew, so only the torn one is lost.
-        line = b"\n" * self._torn + events.encode(stamped)
-        self._torn = True
-        if os.write(self._fd, line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._torn = False
-        self._next_seq += 1
-        return stamped
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _last_seq(path: Path) -> int:
-    last = -1
-    reader = EventReader(path)
-    while lines := reader.poll():
-        last = max(last, *(events.decode(line).seq for line in lines))
-    return last
-
-
-class EventReader:
-    """Follows an event log from its beginning; ``bad_lines`` counts those that are no events."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.bad_lines = 0
-        self._offset = 0
-        self._partial = b""
-
-    def poll(self) -> list[str]:
-        """Whole new lines that hold an event, at most some megabytes of them; empty where nothing is new.
-
-        A last line without its newline waits for the next call. A log that is not there yet is empty.
-        """
-        lines: list[str] = []
-        while not lines:
-            chunk = self._read()
-            if not chunk:
-                break
-            *whole, self._partial = (self._partial + chunk).split(b"\n")
-            for raw in whole:
-                try:
-                    events.decode(raw)
-                    lines.append(raw.decode())
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    self.bad_lines += bool(raw.strip())
-        return lines
-
-    def _read(self) -> bytes:
-        try:
-            with open(self.path, "rb") as file:
-                if os.fstat(file.fileno()).st_size < self._offset:  # replaced by a shorter one
-                    self._offset, self._partial = 0, b""
-                file.seek(self._offset)
-                chunk = file.read(_READ_BYTES)
-        except FileNotFoundError:
-            return b""
-        self._offset += len(chunk)
-        return chunk
-
-
-# --------------------------------------------------------------------------- the control inbox
-class Command(NamedTuple):
-    id: str
-    command: str  # one of tfm.train.events.COMMANDS
-    args: dict[str, Any]
-
-
-class _CommandFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    command: str
-    args: dict[str, Any] = {}
-
-
-class ControlInbox:
-    """Commands to a trainer: anyone may send, the trainer takes them in the order they were sent."""
-
-    def __init__(self, run: RunDir) -> None:
-        self.path = run.control_path
-        self.problems: list[str] = []  # of the latest take: a sentence for each file that was no command
-
-    def send(self, command: str, args: dict[str, Any] | None = None) -> str:
-        """Put one command into the inbox; returns its id, which the acknowledgement will carry.
-
-        Raises:
-            ValueError: no such command, or the inbox cannot be written.
-        """
-        if command not in events.COMMANDS:
-            raise ValueError(f"no command {command!r}: choose from {', '.join(events.COMMANDS)}")
-        command_id = _sortable_id()
-        data = msgspec.json.encode(_CommandFile(command=command, args=args or {}))
-        try:
-            self.path.mkdir(mode=0o700, exist_ok=True)
-            write_atomically(self.path / f"{command_id}.json", data)
-        except OSError as error:
-            raise ValueError(f"cannot write {self.path}: {error.strerror}") from None
-        return command_id
-
-    def take(self) -> list[Command]:
-        """Remove and return all commands in the order they were sent.
-
-        A file that is no command is set aside in ``control/rejected`` and named in ``problems``.
-        """
-        commands: list[Command] = []
-        self.problems = []
-        try:
-            names = sorted(name for name in os.listdir(self.path) if name.endswith(".json"))
-        except FileNotFoundError:
-            return []
-        for name in names:
-            path = self.path / name
-            try:
-                message = self._read(path)
-            except (ValueError, OSError) as error:
-                rejected = self.path / "rejected"
-                rejected.mkdir(mode=0o700, exist_ok=True)
-                os.replace(path, rejected / name)
-                self.problems.append(f"{name} in the control inbox is no command and was set aside: {error}")
-            else:
-                path.unlink()
-                commands.append(Command(name.removesuffix(".json"), message.command, message.args))
-        return commands
-
-    def _read(self, path: Path) -> _CommandFile:
-        if not _COMMAND_FILE.fullmatch(path.name):
-            raise ValueError("its name is no command id")
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):  # a FIFO would hang the trainer
-                raise ValueError("it is no plain file")
-            data = file.read(_MAX_COMMAND_BYTES + 1)
-        if len(data) > _MAX_COMMAND_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        message = msgspec.json.decode(data, type=_CommandFile)
-        if message.command not in events.COMMANDS:
-            raise ValueError(f"no command {message.command!r}")
-        return message
-
-
-def _sortable_id() -> str:
-    """26 characters that sort by time, to the nanosecond, with 60 random bits behind."""
-    number = time.time_ns() << 60 | secrets.randbits(60)
-    alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-    digits = []
-    for _ in range(26):
-        number, digit = divmod(number, 32)
-        digits.append(alphabet[digit])
-    return "".join(reversed(digits))

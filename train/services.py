@@ -21,8 +21,10 @@ from tfm.core.engine.protocol import (
     RunStarting,
 )
 from tfm.train import events
+from tfm.train.control_inbox import ControlInbox
+from tfm.train.event_log import EventReader
 from tfm.train.launch import is_alive, require_running, start_detached
-from tfm.train.run_dir import ControlInbox, EventReader, RunDir, list_runs
+from tfm.train.run_dir import RunDir, list_runs
 
 Emit = Callable[[Event], None]
 Cancelled = Callable[[], bool]

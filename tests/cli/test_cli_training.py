@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import EXECUTABLE, Ran, Run
+from tfm.train.event_log import EventLog
 from tfm.train.events import (
     CheckpointSaved,
     CommandDone,
@@ -24,7 +25,7 @@ from tfm.train.events import (
     Samples,
     Step,
 )
-from tfm.train.run_dir import EventLog, RunDir, list_runs
+from tfm.train.run_dir import RunDir, list_runs
 from tfm.tui.commands.follow import BACKLOG, Printer
 
 ENDLESS = ("--set", "loop.max_steps=1000000", "--set", "loop.save_every=1000000")

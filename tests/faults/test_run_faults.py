@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from tfm.train import events
-from tfm.train.run_dir import ControlInbox, EventReader, RunDir
+from tfm.train.control_inbox import ControlInbox
+from tfm.train.event_log import EventReader
+from tfm.train.run_dir import RunDir
 
 WRITER = """
 import sys
-from tfm.train.run_dir import EventLog, RunDir
+from tfm.train.event_log import EventLog
+from tfm.train.run_dir import RunDir
 from tfm.train.events import Notice
 run = RunDir.open(sys.argv[1])
 with run.lock():
@@ -31,7 +34,7 @@ HOLDER = """
 import sys, time
 from tfm.train.run_dir import RunDir, RunLocked
 run = RunDir.open(sys.argv[1])
-while time.time() < float(sys.argv[2]): pass
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
 try:
     with run.lock():
         print("owned", flush=True)
@@ -120,7 +123,8 @@ with RunDir.open(sys.argv[1]).lock():
 def test_a_killed_sender_leaves_whole_commands_only(run: RunDir) -> None:
     code = """
 import sys
-from tfm.train.run_dir import ControlInbox, RunDir
+from tfm.train.control_inbox import ControlInbox
+from tfm.train.run_dir import RunDir
 inbox = ControlInbox(RunDir.open(sys.argv[1]))
 print("go", flush=True)
 while True: inbox.send("prompts", {"prompts": ["x" * 5000]})
@@ -140,7 +144,8 @@ def test_a_full_disk_keeps_the_log_readable(run: RunDir) -> None:
     code = """
 import resource, signal, sys
 from tfm.train.events import Notice
-from tfm.train.run_dir import EventLog, RunDir
+from tfm.train.event_log import EventLog
+from tfm.train.run_dir import RunDir
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = EventLog(RunDir.open(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 1_000_000))

@@ -16,9 +16,10 @@ import pytest
 
 from tfm.core.checkpoint import verify_checkpoint
 from tfm.train import events
+from tfm.train.event_log import EventReader
 from tfm.train.events import RunStarted, Step
 from tfm.train.launch import start_detached, stop
-from tfm.train.run_dir import EventReader, RunDir, RunLocked, list_runs
+from tfm.train.run_dir import RunDir, RunLocked, list_runs
 
 ENDLESS = {"loop.max_steps": "1000000"}
 

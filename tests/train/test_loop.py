@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.train.corpora import make_run, sentence_pairs, translation_fields, write_pairs
 from tfm.core.checkpoint import load_checkpoint, verify_checkpoint
 from tfm.core.search import translate_batch
+from tfm.train.control_inbox import ControlInbox
 from tfm.train.events import (
     AnyTrainEvent,
     CheckpointSaved,
@@ -24,7 +25,6 @@ from tfm.train.events import (
     Step,
 )
 from tfm.train.loop import Trainer
-from tfm.train.run_dir import ControlInbox
 
 
 def of(kind: type, events: list[AnyTrainEvent]) -> list[Any]:

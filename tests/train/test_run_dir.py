@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tfm.train import events
+from tfm.train.control_inbox import ControlInbox
+from tfm.train.event_log import EventLog, EventReader
 from tfm.train.events import CommandDone, Evaluated, Notice, RunEnded, RunStarted, Step
-from tfm.train.run_dir import ControlInbox, EventLog, EventReader, RunDir, RunLocked, list_runs, runs_home
+from tfm.train.run_dir import RunDir, RunLocked, list_runs, runs_home
 
 
 @pytest.fixture

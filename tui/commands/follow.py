@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from tfm.train import events
+from tfm.train.event_log import EventReader
 from tfm.train.events import (
     AnyTrainEvent,
     CheckpointSaved,
@@ -19,7 +20,7 @@ from tfm.train.events import (
     Step,
 )
 from tfm.train.launch import is_alive
-from tfm.train.run_dir import EventReader, RunDir
+from tfm.train.run_dir import RunDir
 from tfm.tui.commands.output import human_count, human_seconds, note, say
 
 POLL = 0.25  # seconds between two looks at the log

@@ -72,9 +72,10 @@ def attach(run: str, plain: bool, as_json: bool) -> int:
 @json_option
 def stop(run: str, wait: float, as_json: bool) -> int:
     """Stop a training run at its next step; it saves first."""
+    from tfm.train.control_inbox import ControlInbox
     from tfm.train.launch import require_running
     from tfm.train.launch import stop as stop_run
-    from tfm.train.run_dir import ControlInbox, RunDir
+    from tfm.train.run_dir import RunDir
 
     directory = RunDir.open(run)
     try:
