@@ -28,7 +28,8 @@ class KVCache:
         self.keys = keys  # a layer: (B, K, C, d)
         self.values = values
         self.lengths = lengths
-        self.cross: list[tuple[Tensor, Tensor]] = []  # a layer: keys and values (B, K, S_src, d)
+        # A layer: keys and values (B, K, S_src, d); fewer rows than lanes where lanes share a source.
+        self.cross: list[tuple[Tensor, Tensor]] = []
         self.cross_mask: Tensor | None = None  # (B, 1, 1, S_src), True where real; None: no padding
 
     @classmethod
@@ -101,11 +102,11 @@ class KVCache:
         assert all(new <= old for new, old in zip(lengths, self.lengths, strict=True))
         self.lengths = list(lengths)
 
-    def select(self, lanes: Sequence[int], same_sources: bool = False) -> KVCache:
+    def select(self, lanes: Sequence[int], sources: Sequence[int] | None = None) -> KVCache:
         """A cache that holds these lanes in this order (repeats fork, omissions drop).
 
-        ``same_sources`` says that each lane is replaced by one of the same source sentence (as beam
-        search does), so that cross-attention need not be copied.
+        ``sources`` are the rows of cross-attention to hold, each shared by equally many lanes in a row (the
+        hypotheses of one source sentence); None: a row for each lane, picked as the lanes are.
         """
         index = torch.tensor(lanes, device=self.keys[0].device)
         lengths = [self.lengths[lane] for lane in lanes]
@@ -115,13 +116,19 @@ class KVCache:
             [self._pick(v, index, used) for v in self.values],
             lengths,
         )
-        if same_sources:
-            chosen.cross, chosen.cross_mask = self.cross, self.cross_mask
-            return chosen
-        chosen.cross = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.cross]
+        rows = index if sources is None else torch.tensor(sources, device=index.device)
+        chosen.cross = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.cross]
         if self.cross_mask is not None:
-            chosen.cross_mask = self.cross_mask.index_select(0, index)
+            chosen.cross_mask = self.cross_mask.index_select(0, rows)
         return chosen
+
+    def reorder(self, lanes: Sequence[int]) -> None:
+        """Put another lane of the same source in each lane's place: a step of beam search."""
+        index = torch.tensor(lanes, device=self.keys[0].device)
+        self.lengths = [self.lengths[lane] for lane in lanes]
+        used = max(self.lengths)
+        for stored in (*self.keys, *self.values):
+            stored[:, :, :used] = stored[:, :, :used].index_select(0, index)
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""

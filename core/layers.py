@@ -177,4 +177,12 @@ class DecoderLayer(nn.Module):
         else:
             assert context.memory is not None, "an encoder-decoder needs a memory or a prepared cache"
             (keys, values), mask = self.cross_attention.keys_values(context.memory), context.memory_mask
-        return self.cross_residual.leave(x_BTD, self.cross_attention(queries, keys, values, mask))
+        update = self.cross_attention(_side_by_side(queries, len(keys)), keys, values, mask)
+        return self.cross_residual.leave(x_BTD, update.view_as(x_BTD))
+
+
+def _side_by_side(q_BHTd: Tensor, n_rows: int) -> Tensor:
+    """Queries of lanes that share a row of memory, in one row: (B, H, T, d) -> (n_rows, H, B/n_rows T, d)."""
+    if len(q_BHTd) == n_rows:
+        return q_BHTd
+    return q_BHTd.unflatten(0, (n_rows, -1)).transpose(1, 2).flatten(2, 3)

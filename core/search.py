@@ -341,9 +341,10 @@ class _Search:
             kept = [row for row in kept if self.sources[row] in self.going_on]
         parents = parents_NW.tolist()
         lanes = [row * n_live_before + parent for row in kept for parent in parents[row]]
-        if lanes != list(range(n_rows * n_live_before)):
-            same_sources = len(lanes) == n_rows * n_live_before and len(kept) == n_rows
-            self.cache = self.cache.select(lanes, same_sources)
+        if len(kept) < n_rows or parents_NW.shape[1] != n_live_before:
+            self.cache = self.cache.select(lanes, kept)
+        elif lanes != list(range(len(lanes))):
+            self.cache.reorder(lanes)
         if len(kept) < n_rows:
             self.sources = [self.sources[row] for row in kept]
             self.tokens_NWT, self.logprobs_NW = self.tokens_NWT[kept], self.logprobs_NW[kept]

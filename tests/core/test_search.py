@@ -274,6 +274,18 @@ def test_limits_keep_within_the_context() -> None:
     assert record.reason == "length"
 
 
+def test_sources_with_limits_of_their_own() -> None:
+    """Four sources are done after one step and the fifth, with five hypotheses, takes all of their rows."""
+    c = checkpoint("decoder-only", seed=4, end=-50.0, max_positions=16)
+    long, short = "a man in a blue shirt is standing on a", "two dogs"
+    assert len(c.tokenizer.encode(long)) == 15
+    together = finished(c, [long, long, short, long, long], width=5, max_tokens=9)
+    assert [len(record.hypotheses[0].tokens) for record in together] == [1, 1, 9, 1, 1]
+    for text, record in zip((long, short), (together[0], together[2]), strict=True):
+        (alone,) = finished(c, [text], width=5, max_tokens=9)
+        assert [h.tokens for h in alone.hypotheses] == [h.tokens for h in record.hypotheses]
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     c = checkpoint()
     for more, sentence in (
