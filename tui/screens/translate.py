@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -30,7 +31,8 @@ from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
 from tfm.tui.widgets.token_panel import TokenPanel
 from tfm.tui.widgets.token_stream import TokenStream
 
-FIGURES_HZ = 4  # how often figures follow a running generation; the text itself follows every frame
+FIGURES_HZ = 2  # how often figures follow a running generation; the text itself follows every frame
+RIVALS_EVERY = 1.0  # seconds between looks at the newest token's rivals, while no token is selected
 MAX_BEAM = 16
 
 
@@ -47,12 +49,15 @@ class TranslateScreen(ModeScreen):
         self.history: list[Exchange] = []
         self._stream: Stream | None = None
         self._figures: Timer | None = None
+        self._rivals_shown = 0.0
 
     # ------------------------------------------------------------------ layout
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="translate"):
             with Vertical(id="texts"):
-                yield SourceInput(id="source", classes="box", soft_wrap=True, compact=True)
+                yield SourceInput(
+                    id="source", classes="box", soft_wrap=True, compact=True, show_line_numbers=False
+                )
                 yield TokenStream(id="target", classes="box")
             with Vertical(id="side"):
                 yield SamplingPanel(id="sampling", classes="box")
@@ -60,6 +65,7 @@ class TranslateScreen(ModeScreen):
         yield TokenPanel(id="candidates")
 
     def on_mount(self) -> None:
+        self.source.cursor_blink = False  # nothing moves unless something happened
         self._figures = self.set_interval(1 / FIGURES_HZ, self._show_figures, pause=True)
         name_box(self.query_one(Earlier), title="Earlier")
         self._show_languages()
@@ -186,7 +192,7 @@ class TranslateScreen(ModeScreen):
 
     def _show_figures(self) -> None:
         exchange = self.exchange
-        panel = self.query_one("#candidates", TokenPanel)
+        panel = self.query_one(TokenPanel)
         if exchange is None or (self.running and not exchange.n_tokens):
             panel.title("token")
             panel.token(None, "Each token's rivals and their probabilities show here: Tab, then ← →.")
@@ -203,7 +209,8 @@ class TranslateScreen(ModeScreen):
         panel.title(title)
         if exchange.decoding.method == "beam" and not any(exchange.tokens):
             panel.beam(next((b for b in reversed(exchange.beams) if b), ()))
-        else:
+        elif not self.running or selected or time.monotonic() - self._rivals_shown >= RIVALS_EVERY:
+            self._rivals_shown = time.monotonic()
             panel.token(token)
         self.session.rate(exchange.rate)
         if self.session.info:

@@ -187,9 +187,10 @@ class TokenStream(ScrollView, can_focus=True):
             y = first + index - top
             if span is not None and 0 <= y < self.size.height:
                 self.refresh(Region(span[0] - left, y, span[1] - span[0], 1))
-        height = len(self._painted)
-        if height != self.virtual_size.height or self._columns > self.virtual_size.width:
-            self.virtual_size = Size(self._columns, height)
+        # A new virtual size repaints everything, so it changes only where there is something to scroll.
+        size = Size(self._columns, max(len(self._painted), self.scrollable_content_region.height))
+        if size != self.virtual_size:
+            self.virtual_size = size
             if at_end and self._selected is None:
                 self.scroll_end(animate=False)
 
@@ -226,7 +227,7 @@ class TokenStream(ScrollView, can_focus=True):
             index += len(character)
         spans.append((run, style))
         if lane in self._live and number == len(paragraph.rows) - 1 and line.cells <= paragraph.columns:
-            spans.append((CURSOR, "live"))
+            spans.append((CURSOR, style))  # in the colour of the text: another one doubles a token's bytes
         return tuple(span for span in spans if span[0])
 
     def _style_of(self, lane: int, token: int) -> str:
