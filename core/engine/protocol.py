@@ -271,6 +271,7 @@ class LaneDone(Event, frozen=True, kw_only=True, tag="lane.done"):
     logprob: float
     score: float | None = None  # beam: length-normalised
     n_prompt: int = 0
+    dropped_turns: tuple[int, ...] = ()  # messages of a chat that its context had no room for
 
 
 class Done(Event, frozen=True, kw_only=True, tag="done"):

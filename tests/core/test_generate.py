@@ -337,7 +337,7 @@ def test_breakers_are_found_inside_of_tokens() -> None:
         ([Lane(prompt="a", prefix=(9999,))], {}, "token id outside of 0.."),
         ([Lane(prompt="a", prefix=(5,) * 64)], {}, "the text has 65 tokens"),
         ([Lane(prompt="a", settings=SamplingSettings(top_p=2.0))], {}, "top_p must lie in"),
-        ([Lane(prompt="a", messages=({"role": "user"},))], {}, "no chat template"),
+        ([Lane(prompt="a", messages=({"role": "user"},))], {}, "only decoder-only models chat"),
         ([Lane(prompt="a")], {"max_tokens": 0}, "max_tokens must be at least 1"),
         ([Lane(prompt="a")], {"stop": ("",)}, "stop string must not be empty"),
     ],
