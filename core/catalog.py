@@ -143,7 +143,9 @@ def _folders() -> Iterator[tuple[Path, Source]]:
         except OSError:  # not there, or not ours to read: then it holds nothing for us
             continue
         for child in children:
-            if child.is_dir() and not child.name.startswith((".", "_")):
+            # Half a checkpoint is listed, with what it lacks; a folder with neither file is something else.
+            begun = (child / "config.json").is_file() or (child / WEIGHTS).is_file()
+            if begun and not child.name.startswith("."):
                 yield child, source
 
 

@@ -17,7 +17,7 @@ from tfm.core import introspect
 from tfm.core.engine import protocol
 from tfm.core.engine.jobs import Job
 from tfm.core.engine.protocol import Done, Event
-from tfm.core.engine.sessions import LoadedModel
+from tfm.core.engine.sessions import LoadedModel, check_room
 from tfm.core.generate import LaneFinished, TokenEvent
 from tfm.core.generate import generate as generate_lanes
 from tfm.core.search import BeamFinished, BeamProgress, beam_search
@@ -85,10 +85,12 @@ def _write(
 ) -> Steps:
     """Run lanes; a step is one token of each lane that is going on."""
     begun, n_reused, n_tokens = time.perf_counter(), model.prefixes.n_reused, 0
+    max_tokens = _within_context(model, request.max_tokens)
+    check_room(model, len(lanes), max_tokens)
     records = generate_lanes(
         model.checkpoint,
         lanes,
-        max_tokens=request.max_tokens,
+        max_tokens=max_tokens,
         stop=request.stop,
         n_top=request.n_top,
         trace=trace,
@@ -111,12 +113,14 @@ def beam(request: protocol.Beam, job: Job, model: LoadedModel) -> Steps:
             f"sources times width must lie in [1, {MAX_LANES}], not {n_sources} times {request.width}"
         )
     begun, n_tokens = time.perf_counter(), 0
+    max_tokens = _within_context(model, request.max_tokens)
+    check_room(model, n_sources * request.width, max_tokens)
     records = beam_search(
         model.checkpoint,
         request.sources,
         width=request.width,
         length_penalty=request.length_penalty,
-        max_tokens=request.max_tokens,
+        max_tokens=max_tokens,
         should_stop=job.cancelled,
     )
     for group in _by_step(records, n_sources):
@@ -186,6 +190,7 @@ def _told(request_id: int, record: Record) -> Event:
             tokens=record.tokens,
             logprob=record.logprob,
             n_prompt=record.n_prompt,
+            dropped_turns=record.dropped_turns,
         )
     return protocol.Token(
         id=request_id,
@@ -213,6 +218,11 @@ def _done(job: Job, begun: float, n_tokens: int, detail: dict[str, Any]) -> Done
         tokens_per_second=n_tokens / max(time.perf_counter() - begun, 1e-9),
         detail=detail,
     )
+
+
+def _within_context(model: LoadedModel, max_tokens: int) -> int:
+    """No more than a lane can hold, so that no room is made for what never comes."""
+    return min(max_tokens, model.checkpoint.config.max_positions + 1)
 
 
 def score(request: protocol.Score, job: Job, model: LoadedModel) -> Steps:

@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import msgspec
 
@@ -53,8 +53,8 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, services: Services | None = None) -
     Engine(stdout, services or {}).serve(stdin)
 
 
-def main(services: Services | None = None) -> int:
-    """Serve on this process's own stdin and stdout. The exit status is 0, or 130 after Ctrl+C.
+def main(services: Services | None = None) -> NoReturn:
+    """Serve on this process's own stdin and stdout, then exit: with status 0, or 130 after Ctrl+C.
 
     Both descriptors are taken away first: whatever a library prints goes to stderr, and no child
     process inherits the pipes.
@@ -172,10 +172,11 @@ class Engine:
         if isinstance(request, protocol.Tune):
             try:
                 request.settings.check()
+                if job is not None:
+                    _check_lane(request.lane, job.request)
+                    job.tune(request.lane, request.settings)
             except ValueError as error:
                 return Error(id=request.id, kind="bad_request", message=str(error))
-            if job is not None:
-                job.tune(request.lane, request.settings)
         elif job is not None and job.cancel():
             self._finish(job, Done(id=job.request.id, detail={"cancelled": True}))
         return Done(id=request.id, detail={"found": job is not None})
@@ -311,6 +312,14 @@ def app_version() -> str:
 
 class _WithId(msgspec.Struct):
     id: int
+
+
+def _check_lane(lane: int | None, target: Request) -> None:
+    if not isinstance(target, protocol.Generate | protocol.Resample):
+        raise ValueError(f"request {target.id} has no knobs: only generate and resample can be tuned")
+    n_lanes = len(target.lanes) if isinstance(target, protocol.Generate) else 1
+    if lane is not None and not 0 <= lane < n_lanes:
+        raise ValueError(f"request {target.id} has no lane {lane}: its lanes are 0 to {n_lanes - 1}")
 
 
 def _precision(request: protocol.OfModel) -> protocol.Precision | None:

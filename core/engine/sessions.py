@@ -217,6 +217,28 @@ class ModelStore:
             )
 
 
+def check_room(model: LoadedModel, n_lanes: int, n_tokens: int) -> None:
+    """Refuse before it hurts: a machine that runs out of memory kills the process without a word.
+
+    Counts the keys and values of ``n_tokens`` each and the logits, which sampling holds in float64
+    several times over. Raises MemoryError.
+    """
+    config = model.checkpoint.config
+    numbers = 2 * config.n_decoder_layers * config.kv_heads * config.head_dim * n_tokens
+    needed = n_lanes * (numbers * model.checkpoint.dtype.itemsize + 6 * 8 * config.vocab_size)
+    free = _free_memory(model.device)
+    if needed > free:
+        asked = f"{n_lanes:,} lanes of {n_tokens:,} tokens"
+        raise MemoryError(f"{asked} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
+
+
+def _free_memory(device: str) -> int:
+    """Bytes."""
+    if device == "cpu":
+        return int(psutil.virtual_memory().available)
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
 def _shared_length(one: Sequence[int], other: Sequence[int]) -> int:
     shared = 0
     for a, b in zip(one, other, strict=False):

@@ -80,6 +80,14 @@ def test_a_broken_checkpoint_says_why_and_breaks_nothing_else(
     assert local("mine").problem == ""
 
 
+def test_folders_that_are_no_checkpoints_are_not_listed(home: Path) -> None:
+    (home / "checkpoints" / "notes").mkdir()
+    (home / "checkpoints" / "notes" / "train.toml").write_text("")
+    shutil.copytree(home / "checkpoints" / "mine", home / "checkpoints" / ".tmp-mine")
+    (home / "checkpoints" / "file").write_text("")
+    assert [info.name for info in catalog.list_models() if info.source == "local"] == ["mine"]
+
+
 def test_a_truncated_weights_file_is_seen_without_reading_it(home: Path) -> None:
     weights = home / "checkpoints" / "mine" / "model.safetensors"
     with weights.open("r+b") as file:

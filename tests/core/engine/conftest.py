@@ -80,7 +80,7 @@ class EngineProcess:
         self.send(request)
         return [event for event in self.until(request.id) if event.id == request.id]
 
-    def end(self, timeout: float = 20.0) -> int:
+    def end(self, timeout: float = PATIENCE) -> int:
         """Close the input and wait: the exit status."""
         assert self.process.stdin is not None
         if not self.process.stdin.closed:

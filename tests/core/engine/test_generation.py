@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,17 @@ def test_tune_acts_from_the_next_token_on(engine: Engine, tiny_translator: Path)
     assert tokens == in_process(checkpoint, (rest,), LONG - marks[0])[0]
 
 
+def test_a_knob_that_is_not_there_is_refused_and_the_lane_goes_on(
+    engine: Engine, tiny_translator: Path
+) -> None:
+    engine.send(Generate(id=1, model=str(tiny_translator), lanes=unending(HOT), max_tokens=LONG))
+    engine.send(protocol.Tune(id=2, target=1, settings=GREEDY, lane=1))
+    events = engine.until(1, 2)
+    error = next(event for event in events if isinstance(event, protocol.Error))
+    assert error.id == 2 and "no lane 1" in error.message
+    assert len(tokens_of(events, 1)) == LONG
+
+
 def test_requests_take_turns(engine: Engine, tiny_translator: Path, tiny_decoder: Path) -> None:
     """Neither of two requests waits for the other, on two models, and each gets its own result."""
     for index, path in enumerate((tiny_translator, tiny_decoder)):
@@ -239,14 +252,33 @@ def test_a_reader_that_goes_away_ends_it(own_engine: Engine, tiny_translator: Pa
     own_engine.send(Generate(id=1, model=str(tiny_translator), lanes=unending(*[HOT] * 8), max_tokens=LONG))
     assert isinstance(own_engine.next(), Token)
     own_engine.hung_up = True
-    assert own_engine.process.wait(20) == 0
+    assert own_engine.process.wait(60) == 0
     assert b"Traceback" not in own_engine.stderr
+
+
+def test_output_that_nobody_takes_does_not_keep_it_alive(tiny_translator: Path) -> None:
+    """The pipe is full, the engine is stuck in a write, then its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from tfm.core.engine.server import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    lanes = unending(*[HOT] * 64)
+    process.stdin.write(
+        protocol.encode(Generate(id=1, model=str(tiny_translator), lanes=lanes, max_tokens=LONG, n_top=50))
+    )
+    process.stdin.flush()
+    assert process.stdout.read(1)  # it has begun; one step of 64 lanes is more than a pipe holds
+    process.stdin.close()
+    assert process.wait(60) == 0
+    process.stdout.close()
 
 
 def test_a_killed_engine_is_seen_by_its_reader(own_engine: Engine, tiny_translator: Path) -> None:
     own_engine.send(Generate(id=1, model=str(tiny_translator), lanes=unending(HOT), max_tokens=LONG))
     assert isinstance(own_engine.next(), Token)
     own_engine.process.send_signal(signal.SIGKILL)
-    while own_engine.events.get(timeout=20) is not None:  # what was under way arrives in whole lines
+    while own_engine.events.get(timeout=60) is not None:  # what was under way arrives in whole lines
         pass
-    assert own_engine.process.wait(20) == -signal.SIGKILL
+    assert own_engine.process.wait(60) == -signal.SIGKILL
