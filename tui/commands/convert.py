@@ -26,9 +26,9 @@ def import_(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Import a Hugging Face folder, a GGUF file or a hub id as the checkpoint NAME.
+    """Import a published checkpoint.
 
-    GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT, Marian and M2M100/NLLB; it lands under $TFM_HOME. --from and
+    SRC is a Hugging Face folder, a GGUF file or a hub id, and becomes the checkpoint NAME. GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT, Marian and M2M100/NLLB; it lands under $TFM_HOME. --from and
     --to are for models of many languages, such as --from eng_Latn --to deu_Latn.
     """
     from tfm.core.catalog import checkpoint_home, describe
@@ -64,9 +64,9 @@ def import_(
 )
 @json_option
 def export(model: str, destination: Path, layout: str, as_json: bool) -> None:
-    """Export a checkpoint as a Hugging Face folder that other programs open.
+    """Export a checkpoint for other programs.
 
-    The layout is that of the published family which has exactly this architecture.
+    DEST becomes a Hugging Face folder. The layout is that of the published family which has exactly this architecture.
     """
     from tfm.core.catalog import find_checkpoint
     from tfm.core.convert.huggingface_out import export_folder
