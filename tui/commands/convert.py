@@ -28,8 +28,9 @@ def import_(
 ) -> None:
     """Import a published checkpoint.
 
-    SRC is a Hugging Face folder, a GGUF file or a hub id, and becomes the checkpoint NAME. GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT, Marian and M2M100/NLLB; it lands under $TFM_HOME. --from and
-    --to are for models of many languages, such as --from eng_Latn --to deu_Latn.
+    SRC is a Hugging Face folder, a GGUF file or a hub id, and becomes the checkpoint NAME under $TFM_HOME.
+    The families are GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT, Marian and M2M100/NLLB. --from and --to are
+    for models of many languages, such as --from eng_Latn --to deu_Latn.
     """
     from tfm.core.catalog import checkpoint_home, describe
 
@@ -66,7 +67,8 @@ def import_(
 def export(model: str, destination: Path, layout: str, as_json: bool) -> None:
     """Export a checkpoint for other programs.
 
-    DEST becomes a Hugging Face folder. The layout is that of the published family which has exactly this architecture.
+    DEST becomes a Hugging Face folder, in the layout of the published family which has exactly this
+    architecture.
     """
     from tfm.core.catalog import find_checkpoint
     from tfm.core.convert.huggingface_out import export_folder
