@@ -9,6 +9,7 @@ import sys
 
 BENCHES = {
     "first_paint": "how long a person waits for the app and for the commands",
+    "decode": "decoding speed beside transformers",
     "memory": "peak memory of loading and importing a checkpoint",
 }
 
