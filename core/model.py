@@ -23,15 +23,25 @@ from tfm.core.layers import Context, DecoderLayer, Dropout, EncoderLayer, activa
 from tfm.core.positions import AbsolutePositions, Rotary, RotaryPositions
 
 
+def _table(n_rows: int, width: int) -> nn.Embedding:
+    """An embedding whose numbers come later, from ``initialise`` or from a checkpoint.
+
+    nn.Embedding would draw some first: in vain, and on the meta device, where assemble_model works,
+    the draw makes torch import its compiler, which takes seconds.
+    """
+    table: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(n_rows, width), freeze=False)  # type: ignore[no-untyped-call]
+    return table
+
+
 class Embedding(nn.Module):
     """Token ids to vectors: look up, scale, add positions and token types, normalise, drop out."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.tokens = _table(config.vocab_size, config.d_model)
         self.scale = math.sqrt(config.d_model) if config.scale_embeddings else 1.0
         self.positions = None if config.positions == "rotary" else AbsolutePositions(config)
-        self.types = nn.Embedding(config.n_token_types, config.d_model) if config.n_token_types else None
+        self.types = _table(config.n_token_types, config.d_model) if config.n_token_types else None
         self.norm = make_norm(config) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
 

@@ -27,10 +27,10 @@ def sinusoidal_table(n_positions: int, d_model: int, layout: SinusoidalLayout = 
     fairseq, M2M100) does too, with frequencies spread so that the last is exactly 1/10000.
     """
     half = d_model // 2
-    steps = torch.arange(half, dtype=torch.float64)
+    steps = torch.arange(half, dtype=torch.float64, device="cpu")  # see _table in tfm.core.model
     span = max(half - 1, 1) if layout == "halves-t2t" else half
     frequencies = torch.exp(steps * -(math.log(10_000.0) / span))
-    angles = torch.arange(n_positions, dtype=torch.float64)[:, None] * frequencies
+    angles = torch.arange(n_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
     if layout == "interleaved":
         return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()
     return torch.cat((angles.sin(), angles.cos()), dim=-1).float()
@@ -64,7 +64,7 @@ class AbsolutePositions(nn.Module):
 
 def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """Angle per position of each pair of features: (d/2,), float32. Su et al. 2021 (RoFormer)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu").float() / head_dim
     frequencies = 1.0 / theta**exponents
     if scaling is None:
         return frequencies

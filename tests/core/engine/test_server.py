@@ -229,3 +229,13 @@ raise SystemExit(server.main({protocol.RunFollow: follow}))
     assert isinstance(last, protocol.Done) and last.detail == {"cancelled": True}
     assert engine.end() == 0
     assert b"a bug" in engine.stderr
+
+
+def test_what_cannot_be_pulled_is_a_sentence(start_engine: Any, tmp_path: Path) -> None:
+    """No network is asked here: names that are refused before, and a name that is taken."""
+    (tmp_path / "checkpoints" / "smollm2").mkdir(parents=True)
+    engine = start_engine(environment={"TFM_HOME": str(tmp_path)})
+    for name in ("", "../up", ".hidden", "a\nb", "a/b/c", "smollm2"):
+        error = engine.ask(protocol.ModelsPull(id=1, name=name))[-1]
+        assert isinstance(error, protocol.Error) and error.kind == "bad_request", error
+        assert ("already" if name == "smollm2" else "no name of a published model") in error.message

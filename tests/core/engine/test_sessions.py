@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,18 @@ def test_a_reused_prefix_changes_no_token(tiny_translator: Path) -> None:
         lane = Lane(prompt="A man in a blue shirt.", settings=settings, seed=keep, prefix=written[:keep])
         assert run(lane, prefixes) == run(lane, None)
     assert prefixes.n_reused >= 40
+
+
+@pytest.mark.parametrize("family", ["tiny_translator", "tiny_decoder"])
+def test_a_model_loads_and_writes_without_the_compiler(family: str, request: pytest.FixtureRequest) -> None:
+    """torch imports it, for seconds, when random numbers or ranges are asked for on the meta device."""
+    code = f"""
+import sys
+from tfm.core.checkpoint import load_checkpoint
+from tfm.core.engine.protocol import Lane
+from tfm.core.generate import generate
+list(generate(load_checkpoint({str(request.getfixturevalue(family))!r}), [Lane(prompt="A man.")], max_tokens=2))
+print("torch._dynamo" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
