@@ -50,12 +50,12 @@ SOURCE = (
     _key("source.submit", "enter", "submit", "translate", "Translate the text", priority=True),
     _key(
         "source.newline", "ctrl+j,shift+enter,alt+enter", "newline", "new line",
-        "Begin a new line; each line is translated by itself", priority=True,
+        "A new line; each line is translated by itself", priority=True,
     ),
 )  # fmt: skip
 
 TRANSLATE = (
-    _key("translate.stop", "escape", "escape", "stop", "Stop and keep what is there; else leave the input"),
+    _key("translate.stop", "escape", "escape", "stop", "Stop, keeping what is there; else leave the input"),
     _key("translate.again", "ctrl+r", "again", "again", "Translate the same text again"),
     _key("translate.clear", "ctrl+l", "clear", "clear", "Empty the input for another text"),
     _key("translate.tokens", "tab", "switch_focus", "tokens", "Go between the input and the tokens"),

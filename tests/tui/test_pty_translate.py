@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_sentence_streams_and_the_terminal_comes_back(tiny_translator: Path, t
     with app(tiny_translator, tmp_path) as terminal:
         terminal.wait_for("tiny-translator · cpu")
         terminal.type("A man in a blue shirt is standing on a ladder.")
-        terminal.wait_for("on a ladder.".split()[-1])
+        terminal.wait_for(["on", "a", "ladder."][-1])
         terminal.press("enter")
         terminal.wait_until(lambda text: "tokens · log p" in text and "^R again" in text, "the end of it")
         assert target(terminal)
@@ -84,7 +84,9 @@ def test_an_engine_killed_in_mid_stream_is_a_message(tiny_translator: Path, tmp_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_and_restores_the_terminal(number: int, tiny_translator: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_it_and_restores_the_terminal(
+    number: int, tiny_translator: Path, tmp_path: Path
+) -> None:
     with app(tiny_translator, tmp_path) as terminal:
         terminal.wait_for("Translate")
         terminal.wait_for("tiny-translator · cpu")
@@ -131,9 +133,8 @@ def test_no_colour_is_obeyed(tiny_translator: Path, tmp_path: Path) -> None:
 
 
 def test_importing_the_app_loads_no_torch() -> None:
-    import subprocess
-
-    code = "import sys, tfm.tui.app, tfm.tui.screens.train, tfm.tui.screens.translate; print(sorted(sys.modules))"
+    screens = "tfm.tui.screens.translate, tfm.tui.screens.train"
+    code = f"import sys, tfm.tui.app, {screens}; print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("torch", "numpy", "tokenizers", "safetensors", "tfm.core.model", "sacrebleu"):
         assert f"'{heavy}'" not in out

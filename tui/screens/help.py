@@ -39,5 +39,5 @@ class HelpScreen(ModalScreen[None]):
             rows += [(), ((title, "live"),)]
             for binding in bindings:
                 keys = keymap.key_names(binding)
-                rows.append(((f"  {keys:<24}", "key"), (binding.tooltip or binding.description, "")))
+                rows.append(((f"  {keys:<16} ", "key"), (binding.tooltip or binding.description, "")))
         self.query_one(Lines).show(rows)

@@ -12,12 +12,17 @@ Cells = list[Span]  # one entry a cell; the right half of a wide character is ("
 def graphemes(text: str) -> list[tuple[str, int]]:
     """The characters as a reader sees them, each with its width in cells.
 
-    A leading combining mark or joiner stands alone with width 0.
+    A leading combining mark or joiner stands alone with width 0; a line feed always does.
     """
     if text.isascii():
-        return [(character, 1) for character in text]
-    spans, _ = split_graphemes(text)
-    return [(text[start:end], width) for start, end, width in spans]
+        return [(character, 0 if character == "\n" else 1) for character in text]
+    found: list[tuple[str, int]] = []
+    for number, line in enumerate(text.split("\n")):
+        if number:
+            found.append(("\n", 0))
+        spans, _ = split_graphemes(line)
+        found += [(line[start:end], wide) for start, end, wide in spans]
+    return found
 
 
 def width(row: Row) -> int:

@@ -43,4 +43,4 @@ class SourceInput(TextArea):
             event.prevent_default()
             self.post_message(self.PasteRefused(len(event.text)))
         else:
-            event.text = safe_text(event.text.replace("\r", "\n"), newlines=True)
+            event.text = safe_text(event.text.replace("\r\n", "\n").replace("\r", "\n"), newlines=True)

@@ -1,0 +1,96 @@
+"""Growing text wraps as the whole text would, and never wider than the row."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from tfm.tui.widgets.cells import cells_of, changed, fit, graphemes, spread, width
+from tfm.tui.widgets.wrap import Paragraph, wrap
+
+ALPHABET = st.sampled_from([*"ab ,ü", "界", "한", "é", "e\u0301", "👩‍👧", "\n", "long"])
+pieces = st.lists(st.lists(ALPHABET, max_size=4).map("".join), max_size=30)
+
+
+@given(pieces, st.integers(1, 12))
+def test_token_by_token_is_all_at_once(tokens: list[str], columns: int) -> None:
+    growing = Paragraph(columns)
+    for token in tokens:
+        growing.append(token)
+    assert growing.rows == wrap("".join(tokens), 0, columns)
+
+
+@given(pieces, st.integers(2, 12))
+def test_rows_hold_every_character_once_and_fit(tokens: list[str], columns: int) -> None:
+    text = "".join(tokens)
+    rows = wrap(text, 0, columns)
+    joined = ""
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        line = text[row.start : row.end]
+        assert cell_len(line.rstrip(" ")) <= columns
+        joined += line
+        if after is not None and after.start > row.end:
+            assert text[row.end : after.start] == "\n"
+            joined += "\n"
+    assert joined == text
+
+
+@given(pieces, st.integers(1, 12))
+def test_only_the_last_row_changes(tokens: list[str], columns: int) -> None:
+    paragraph = Paragraph(columns)
+    for token in tokens:
+        before = list(paragraph.rows)
+        first = paragraph.append(token)
+        assert paragraph.rows[:first] == before[:first]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "rows"),
+    [
+        ("one two three", 7, ["one two ", "three"]),
+        ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
+        ("中文字", 4, ["中文", "字"]),
+        ("ab 中文字", 5, ["ab 中", "文字"]),
+        ("e\u0301e\u0301e\u0301", 2, ["e\u0301e\u0301", "e\u0301"]),
+        ("a\n\nb", 5, ["a", "", "b"]),
+    ],
+)
+def test_where_rows_break(text: str, columns: int, rows: list[str]) -> None:
+    assert [text[row.start : row.end] for row in wrap(text, 0, columns)] == rows
+
+
+def test_tokens_know_their_row() -> None:
+    paragraph = Paragraph(7)
+    for token in ("one", " two", " th", "ree"):
+        paragraph.append(token)
+    assert [paragraph.row_of_token(n) for n in range(4)] == [0, 0, 0, 1]
+    assert [paragraph.token_at(n) for n in (0, 2, 3, 8, 12)] == [0, 0, 1, 2, 3]
+
+
+@given(pieces, pieces)
+def test_the_difference_covers_every_cell_that_differs(old: list[str], new: list[str]) -> None:
+    before = cells_of(tuple((text, "") for text in "".join(old).split("\n")))
+    after = cells_of(tuple((text, "") for text in "".join(new).split("\n")))
+    span = changed(before, after)
+    blank = (" ", "")
+    for x in range(max(len(before), len(after))):
+        one = before[x] if x < len(before) else blank
+        other = after[x] if x < len(after) else blank
+        if one != other:
+            assert span is not None and span[0] <= x < span[1]
+
+
+@given(
+    st.lists(st.tuples(ALPHABET.filter(lambda t: t != "\n"), st.just("dim")), max_size=20), st.integers(0, 30)
+)
+def test_fitted_rows_fit(row: list[tuple[str, str]], columns: int) -> None:
+    assert width(fit(tuple(row), columns)) <= columns
+    if columns >= 4:
+        assert width(spread(tuple(row), (("end", "key"),), columns)) == columns
+
+
+def test_graphemes_have_the_width_that_the_terminal_gives_them() -> None:
+    assert graphemes("a界e\u0301") == [("a", 1), ("界", 2), ("e\u0301", 1)]
+    assert graphemes("👩‍👩‍👧") == [("👩‍👩‍👧", 2)]
