@@ -54,24 +54,24 @@ class ChatPrompt:
     room: int
 
 
-def chat_prompt_ids(checkpoint: Checkpoint, messages: Sequence[Message], max_new_tokens: int) -> ChatPrompt:
+def chat_prompt_ids(
+    checkpoint: Checkpoint, messages: Sequence[Message], max_new_tokens: int, n_begun: int = 0
+) -> ChatPrompt:
     """The prompt for the next reply. A last message of the assistant's is one to go on with.
 
     Where the whole history leaves no room for a reply of ``max_new_tokens`` (or half of the context, if
     that is less), the oldest exchanges go, each a user's message with all that follows up to the next.
+    ``n_begun`` tokens of the reply are there already and need room of their own.
 
     Raises:
         ValueError: the checkpoint has no template, the template refuses or misbehaves, a message is
             malformed, or the last one alone is too long.
     """
-    if checkpoint.config.family != "decoder-only":
-        raise ValueError(
-            f"{checkpoint.path.name} is {checkpoint.config.family}; only decoder-only models chat"
-        )
+    require_template(checkpoint)
     _check(messages)
     template = _read_template(checkpoint.path)
     limit = checkpoint.config.max_positions
-    room_wanted = min(max_new_tokens, limit // 2)
+    room_wanted = n_begun + min(max_new_tokens, max(limit - n_begun, 2) // 2)
     exchanges = _exchanges(messages)
 
     def prompt_without(n_dropped: int) -> ChatPrompt:
@@ -101,9 +101,13 @@ def chat_prompt_ids(checkpoint: Checkpoint, messages: Sequence[Message], max_new
     return best
 
 
-def can_chat(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint carries a chat template."""
-    return (checkpoint.path / TEMPLATE_FILE).is_file()
+def require_template(checkpoint: Checkpoint) -> None:
+    """Raise ValueError where the checkpoint cannot chat, before anything is said to it."""
+    if checkpoint.config.family != "decoder-only":
+        raise ValueError(
+            f"{checkpoint.path.name} is {checkpoint.config.family}; only decoder-only models chat"
+        )
+    _read_template(checkpoint.path)
 
 
 def _check(messages: Sequence[Message]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -98,6 +99,7 @@ def generate(
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     for lane in lanes:
         lane.settings.check()
+    lanes = [_with_begun_reply(checkpoint, lane) for lane in lanes]
     started = [
         _Lane(index, prompt, lane, LaneText(checkpoint.tokenizer, stop, lane.prefix), dropped)
         for index, (lane, (prompt, dropped)) in enumerate(
@@ -126,13 +128,26 @@ def _prompts(
     chats: list[tuple[Lane, ChatPrompt]] = []  # several replies to one chat are several lanes
     for index, lane in enumerate(lanes):
         if lane.messages:
-            chat = next((chat for known, chat in chats if known.messages == lane.messages), None)
+            chat = next((chat for known, chat in chats if _same_chat(known, lane)), None)
             if chat is None:
-                chat = chat_prompt_ids(checkpoint, lane.messages, max_tokens)
+                chat = chat_prompt_ids(checkpoint, lane.messages, max_tokens, len(lane.prefix))
                 chats.append((lane, chat))
             prompt = begin(checkpoint, names[index], (), chat.ids, lane.prefix)
             found[index] = (prompt, chat.dropped_turns)
     return [found[index] for index in range(len(lanes))]
+
+
+def _with_begun_reply(checkpoint: Checkpoint, lane: Lane) -> Lane:
+    """A chat's reply that was begun in words becomes a forced prefix: its text and the spaces between
+    it and what follows are then told like those of any other."""
+    if not lane.messages or lane.messages[-1].get("role") != "assistant":
+        return lane
+    begun = checkpoint.tokenizer.encode(lane.messages[-1].get("content", ""))
+    return msgspec.structs.replace(lane, messages=lane.messages[:-1], prefix=(*begun, *lane.prefix))
+
+
+def _same_chat(one: Lane, other: Lane) -> bool:
+    return one.messages == other.messages and len(one.prefix) == len(other.prefix)
 
 
 class _Lane:

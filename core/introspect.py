@@ -21,6 +21,8 @@ from tfm.core.checkpoint import Checkpoint
 from tfm.core.config import ModelConfig
 from tfm.core.engine.protocol import Candidate, MaskFill, ScoredToken
 from tfm.core.model import DecoderOnly, EncoderDecoder, EncoderOnly
+from tfm.core.sampling.chain import LaneState, sample
+from tfm.core.sampling.settings import NEUTRAL, SamplingSettings
 from tfm.core.tokenizer import Tokenizer
 
 MASK_MARKS = re.compile(r"\[MASK\]|<mask>")
@@ -134,11 +136,21 @@ def attention_maps(checkpoint: Checkpoint, text: str, source: str = "") -> list[
 
 
 @torch.inference_mode()
-def fill(checkpoint: Checkpoint, text: str, n_top: int = 5) -> tuple[tuple[str, ...], tuple[MaskFill, ...]]:
+def fill(
+    checkpoint: Checkpoint,
+    text: str,
+    n_top: int = 5,
+    settings: SamplingSettings | None = None,
+    seed: int = 0,
+) -> tuple[tuple[str, ...], tuple[MaskFill, ...]]:
     """The pieces of the text and, for each ``[MASK]`` or ``<mask>`` in it, the likeliest tokens.
 
+    With settings, each mask also gets a token drawn by the sampling chain, every mask by itself: what
+    one draws, the others do not know. The penalties see the tokens of the text. A mask stands for a word,
+    so special tokens have no part in this.
+
     Raises:
-        ValueError: a model that fills no masks, or a text without one.
+        ValueError: a model that fills no masks, a text without one, settings out of range.
     """
     model, config, tokenizer = checkpoint.model, checkpoint.config, checkpoint.tokenizer
     if not isinstance(model, EncoderOnly) or config.mask_id is None:
@@ -155,21 +167,32 @@ def fill(checkpoint: Checkpoint, text: str, n_top: int = 5) -> tuple[tuple[str, 
     offset = len(_start(config))
     positions = [index for index, token in enumerate(ids) if token == config.mask_id]
     hidden = model.encode(_row(framed, model))[0, [offset + index for index in positions]]
-    probabilities = model.project(hidden).float().softmax(-1)
-    best = probabilities.topk(min(max(n_top, 1), config.vocab_size))
+    if settings is not None:
+        settings.check()
+    logits = model.project(hidden).float()
+    logits[:, [token for token in tokenizer.specials.values() if token < config.vocab_size]] = -math.inf
+    seen = [token for token in ids if token != config.mask_id]
+    lanes = [LaneState(settings or NEUTRAL, seed, position, seen) for position in positions]
+    draws = sample(logits, lanes, n_top=min(max(n_top, 1), config.vocab_size))
     masks = tuple(
         MaskFill(
             position=position,
             candidates=tuple(
-                Candidate(token=token, piece=tokenizer.piece(token), raw=share, final=share)
-                for token, share in zip(tokens, shares, strict=True)
+                _candidate(tokenizer, rival.token, rival.raw, rival.final, rival.removed_by)
+                for rival in draw.top
             ),
+            entropy=draw.entropy,
+            drawn=None
+            if settings is None
+            else _candidate(tokenizer, draw.token, math.exp(draw.logprob), draw.probability),
         )
-        for position, tokens, shares in zip(
-            positions, best.indices.tolist(), best.values.tolist(), strict=True
-        )
+        for position, draw in zip(positions, draws, strict=True)
     )
     return _pieces(tokenizer, ids), masks
+
+
+def _candidate(tokenizer: Tokenizer, token: int, raw: float, final: float, removed_by: str = "") -> Candidate:
+    return Candidate(token=token, piece=tokenizer.piece(token), raw=raw, final=final, removed_by=removed_by)
 
 
 def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -252,7 +252,9 @@ def attend(request: protocol.Attend, job: Job, model: LoadedModel) -> Steps:
 
 
 def fill(request: protocol.Fill, job: Job, model: LoadedModel) -> Steps:
-    pieces, masks = introspect.fill(model.checkpoint, request.text, request.n_top)
+    pieces, masks = introspect.fill(
+        model.checkpoint, request.text, request.n_top, request.settings, request.seed
+    )
     yield (protocol.Filled(id=request.id, pieces=pieces, masks=masks),)
     return Done(id=request.id, seconds=job.seconds())
 

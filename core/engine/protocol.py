@@ -101,6 +101,12 @@ class OfModel(Request, frozen=True, kw_only=True):
     model: str
 
 
+class ModelsPull(Request, frozen=True, kw_only=True, tag="models.pull"):
+    """Fetch a published checkpoint onto the engine's machine; answers LoadProgress, then ModelPulled."""
+
+    name: str  # as `tfm-tui pull` takes it
+
+
 class ModelLoad(OfModel, frozen=True, kw_only=True, tag="model.load"):
     precision: Precision = "auto"
 
@@ -162,10 +168,12 @@ class Attend(OfModel, frozen=True, kw_only=True, tag="attend"):
 
 
 class Fill(OfModel, frozen=True, kw_only=True, tag="fill"):
-    """The top candidates of each mask in the text."""
+    """The top candidates of each mask in the text; with settings, also a token drawn for each."""
 
     text: str
     n_top: int = 5
+    settings: SamplingSettings | None = None
+    seed: int = 0
 
 
 class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
@@ -204,7 +212,7 @@ class Shutdown(Request, frozen=True, kw_only=True, tag="shutdown"):
 
 
 AnyRequest = (
-    Hello | ModelsList | ModelLoad | Generate | Beam | Tune | Resample | Score | Attend | Fill
+    Hello | ModelsList | ModelsPull | ModelLoad | Generate | Beam | Tune | Resample | Score | Attend | Fill
     | Cancel | RunsList | RunStart | RunFollow | RunControl | BoxStats | Shutdown
 )  # fmt: skip
 
@@ -230,6 +238,10 @@ class ModelsListed(Event, frozen=True, kw_only=True, tag="models"):
 class LoadProgress(Event, frozen=True, kw_only=True, tag="load.progress"):
     fraction: float
     stage: str = ""
+
+
+class ModelPulled(Event, frozen=True, kw_only=True, tag="model.pulled"):
+    info: ModelInfo
 
 
 class ModelLoaded(Event, frozen=True, kw_only=True, tag="model.loaded"):
@@ -298,8 +310,12 @@ class Scored(Event, frozen=True, kw_only=True, tag="scored"):
 
 
 class MaskFill(msgspec.Struct, frozen=True, kw_only=True):
+    """One mask: its rivals, the likeliest first. ``final`` is what the settings make of ``raw``."""
+
     position: int
     candidates: tuple[Candidate, ...]
+    entropy: float = 0.0  # nats, of the raw distribution
+    drawn: Candidate | None = None  # where settings were given
 
 
 class Filled(Event, frozen=True, kw_only=True, tag="filled"):
@@ -360,8 +376,8 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 
 
 AnyEvent = (
-    Welcome | ModelsListed | LoadProgress | ModelLoaded | Token | BeamStep | LaneDone | Done | Scored
-    | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
+    Welcome | ModelsListed | LoadProgress | ModelPulled | ModelLoaded | Token | BeamStep | LaneDone | Done
+    | Scored | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
 )  # fmt: skip
 
 _request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)

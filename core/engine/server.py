@@ -31,6 +31,7 @@ from tfm.core.catalog import list_models
 from tfm.core.engine import protocol
 from tfm.core.engine.box import box_stats
 from tfm.core.engine.errors import explain
+from tfm.core.engine.fetch import pull_model
 from tfm.core.engine.jobs import Job, Turns
 from tfm.core.engine.protocol import Done, Error, Event, Request, Welcome
 from tfm.core.engine.wire import LineTooLong, Outbox, read_lines
@@ -343,4 +344,8 @@ def _box_stats(request: Request, emit: Callable[[Event], None], _cancelled: Call
     emit(box_stats(request.id))
 
 
-LOOKUPS: Services = {protocol.ModelsList: _list_models, protocol.BoxStats: _box_stats}
+LOOKUPS: Services = {
+    protocol.ModelsList: _list_models,
+    protocol.ModelsPull: pull_model,
+    protocol.BoxStats: _box_stats,
+}

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import torch
 
-from tfm.core.chat import DIALOGUE_TEMPLATE, TEMPLATE_FILE, can_chat, chat_prompt_ids
+from tfm.core.chat import DIALOGUE_TEMPLATE, TEMPLATE_FILE, chat_prompt_ids
 from tfm.core.checkpoint import Checkpoint, load_checkpoint
 from tfm.core.engine.protocol import Lane
 from tfm.core.generate import LaneFinished, generate
@@ -189,7 +189,6 @@ def test_malformed_messages(
 
 
 def test_models_that_cannot_chat(tiny_decoder: Path, tiny_translator: Path) -> None:
-    assert not can_chat(load_checkpoint(tiny_decoder))
     with pytest.raises(ValueError, match="no chat template"):
         chat_prompt_ids(load_checkpoint(tiny_decoder), [user("x")], 20)
     with pytest.raises(ValueError, match="only decoder-only models chat"):
@@ -224,6 +223,30 @@ def test_lanes_that_chat(chatty: Callable[[str], Checkpoint]) -> None:
     many = (*messages[:2] * 10, user("A boy"))
     dropped = finished([msgspec.structs.replace(chat, messages=many)])[0].dropped_turns
     assert dropped == tuple(range(len(dropped))) and dropped
+
+
+def test_a_begun_reply_is_told_whole(chatty: Callable[[str], Checkpoint]) -> None:
+    """Words put into its mouth are part of the reply, and the space behind them is kept."""
+    checkpoint = chatty(DIALOGUE_TEMPLATE)
+    greedy = SamplingSettings(temperature=0.0)
+
+    def finished(messages: tuple[dict[str, str], ...], prefix: tuple[int, ...] = ()) -> LaneFinished:
+        lane = Lane(prompt="", messages=messages, prefix=prefix, settings=greedy)
+        *_, last = generate(checkpoint, [lane], max_tokens=8, n_top=0)
+        assert isinstance(last, LaneFinished)
+        return last
+
+    begun = "Two men in"
+    ids = tuple(checkpoint.tokenizer.encode(begun))
+    in_words = finished((user("A boy"), assistant(begun)))
+    as_tokens = finished((user("A boy"),), ids)
+    assert in_words == as_tokens
+    assert in_words.text.startswith(begun) and in_words.tokens[: len(ids)] == ids
+    assert in_words.n_prompt == len(chat_prompt_ids(checkpoint, [user("A boy")], 8).ids)
+    # what is there already needs room of its own: 112 tokens of the 128 push the history out
+    history = [user("A man in a boat"), assistant("Two men"), user("A boy")]
+    assert chat_prompt_ids(checkpoint, history, 50).dropped_turns == ()
+    assert chat_prompt_ids(checkpoint, history, 50, 112).dropped_turns == (0, 1)
 
 
 # --------------------------------------------------------------------------- templates that misbehave

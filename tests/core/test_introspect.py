@@ -12,6 +12,7 @@ from tfm.core import introspect
 from tfm.core.checkpoint import Checkpoint, load_checkpoint
 from tfm.core.config import ModelConfig
 from tfm.core.model import DecoderOnly, EncoderDecoder, EncoderOnly
+from tfm.core.sampling.settings import SamplingSettings
 
 SOURCE, TARGET = "A man in a blue shirt.", "Ein Mann in einem blauen Hemd."
 
@@ -143,11 +144,32 @@ def test_masks_are_filled_with_the_likeliest_tokens(filler: Checkpoint) -> None:
     assert len(masks) == 2
     ids = [config.bos_id, *tokenizer.encode("A"), config.mask_id, *tokenizer.encode("in a"), config.mask_id]
     ids += [*introspect.encode_inside(tokenizer, "."), config.eos_id]
-    shares = model(torch.tensor([ids]))[0].softmax(-1)
+    logits = model(torch.tensor([ids]))[0]
+    logits[:, list(tokenizer.specials.values())] = -torch.inf  # a mask stands for a word
+    shares = logits.softmax(-1)
     for mask in masks:
         best = shares[mask.position + 1].topk(3)
         assert [candidate.token for candidate in mask.candidates] == best.indices.tolist()
         assert [candidate.raw for candidate in mask.candidates] == pytest.approx(best.values.tolist())
+
+
+def test_masks_are_drawn_by_the_sampling_chain(filler: Checkpoint) -> None:
+    text = "A [MASK] in a [MASK]."
+    plain = introspect.fill(filler, text, 3)[1]
+    assert all(mask.drawn is None for mask in plain)
+    greedy = introspect.fill(filler, text, 3, SamplingSettings(temperature=0.0))[1]
+    assert [mask.drawn.token for mask in greedy if mask.drawn] == [m.candidates[0].token for m in plain]
+    three = SamplingSettings(top_k=3)
+    drawn = [introspect.fill(filler, text, 5, three, seed)[1][0] for seed in range(400)]
+    assert drawn[7] == introspect.fill(filler, text, 5, three, 7)[1][0]
+    rivals = drawn[0].candidates
+    assert [rival.removed_by for rival in rivals] == ["", "", "", "top_k", "top_k"]
+    assert sum(rival.final for rival in rivals) == pytest.approx(1.0)
+    for rival in rivals:
+        share = sum(mask.drawn is not None and mask.drawn.token == rival.token for mask in drawn) / len(drawn)
+        assert share == pytest.approx(rival.final, abs=0.1)  # four standard deviations
+    with pytest.raises(ValueError, match="top_p"):
+        introspect.fill(filler, text, 3, SamplingSettings(top_p=2.0))
 
 
 def test_a_mask_stands_where_a_word_stood(filler: Checkpoint) -> None:
