@@ -100,7 +100,9 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     started: list[EngineProcess] = []
 
     def start(code: str = ENGINE) -> EngineProcess:
-        engine = EngineProcess(code, {"TFM_HOME": home, "OMP_NUM_THREADS": "1"})
+        # On the CPU, in float32, so that its tokens are those of this process.
+        environment = {"TFM_HOME": home, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        engine = EngineProcess(code, environment)
         started.append(engine)
         return engine
 

@@ -138,7 +138,8 @@ import sys
 from tfm.core.checkpoint import load_checkpoint
 from tfm.core.engine.protocol import Lane
 from tfm.core.generate import generate
-list(generate(load_checkpoint({str(request.getfixturevalue(family))!r}), [Lane(prompt="A man.")], max_tokens=2))
+checkpoint = load_checkpoint({str(request.getfixturevalue(family))!r})
+list(generate(checkpoint, [Lane(prompt="A man.")], max_tokens=2))
 print("torch._dynamo" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
