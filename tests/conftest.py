@@ -70,9 +70,7 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **fields: object) 
         n_heads=4,
         d_ff=64,
         max_positions=128,
-        scale_embeddings=True,
-        **tokenizer.special_ids,
-        **fields,
+        **{"scale_embeddings": True, **tokenizer.special_ids, **fields},
     )
     torch.manual_seed(seed)
     training = {"scores": {"bleu": 12.5}, "languages": ["English", "German"]}

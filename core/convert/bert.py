@@ -47,7 +47,8 @@ HEAD: tuple[Rule, ...] = (
     *module("cls.predictions.transform.dense", "head.transform"),
     *module("cls.predictions.transform.LayerNorm", "head.norm"),
     tensor("cls.predictions.decoder.weight", "head.projection.weight"),
-    tensor("cls.predictions.bias", "head.bias", also=("cls.predictions.decoder.bias",)),
+    # Two names of one bias where the output is tied; where it is not, the first is the one that counts.
+    tensor("cls.predictions.decoder.bias", "head.bias", also=("cls.predictions.bias",), twice=True),
 )
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 IGNORED = ("*embeddings.position_ids", "*pooler.dense.*", "cls.seq_relationship.*")

@@ -65,7 +65,9 @@ def export_folder(
             files[theirs] = (source / ours).read_bytes()
     stored = StoredTensors(source)
     entries = family.entries(shaped)
-    planned = [Planned(entry.names[0], _dtype(entry, stored), entry.shape) for entry in entries]
+    planned = [
+        Planned(name, _dtype(entry, stored), entry.shape) for entry in entries for name in entry.written
+    ]
     shapes = _checked_shapes(stored, config, shaped)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with committed(destination, manifest=False) as temporary:
@@ -104,7 +106,9 @@ def _converted(
         return stored.read(name) if name in stored.names else torch.zeros(shapes[name])
 
     for entry in entries:
-        yield entry.names[0], entry.join(part)
+        joined = entry.join(part)
+        for name in entry.written:
+            yield name, joined
 
 
 # --------------------------------------------------------------------------- small files

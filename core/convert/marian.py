@@ -92,6 +92,8 @@ LAYERS: tuple[Rule, ...] = (
     *_attention(CROSS, f"{OURS_CROSS}.cross_attention"),
     *module(f"{CROSS}_layer_norm", f"{OURS_CROSS}.cross_residual.norm"),
 )
+# One table for source, target and output, or three: nothing in between was ever published.
+TIED = Only("tie_word_embeddings", True)
 TABLES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 # Positions are computed; the other names repeat a table that is shared.
 IGNORED = (
@@ -104,7 +106,6 @@ IGNORED = (
 _MARIAN_KEYS: tuple[Key | Only | Both, ...] = (
     *KEYS,
     Both(_read_target_vocabulary, _write_target_vocabulary),
-    key("tie_word_embeddings", "tie_output", default=True),
     Only("normalize_before", False, written=False),
     Only("normalize_embedding", False, written=False),
     Only("add_final_layer_norm", False, written=False),
@@ -126,8 +127,8 @@ MARIAN = Family(
     model_type="marian",
     architecture="MarianMTModel",
     accepted=("MarianModel",),
-    keys=(*_MARIAN_KEYS, Only("share_encoder_decoder_embeddings", True)),
-    fixed={**_MARIAN_FIXED, "share_embeddings": True},
+    keys=(*_MARIAN_KEYS, Only("share_encoder_decoder_embeddings", True), TIED),
+    fixed={**_MARIAN_FIXED, "share_embeddings": True, "tie_output": True},
     rules=(*_SHARED, *LAYERS, *_MARIAN_HEAD),
     ignored=IGNORED,
 )
@@ -136,7 +137,11 @@ MARIAN_SEPARATE = Family(
     model_type="marian",
     architecture="MarianMTModel",
     accepted=("MarianModel",),
-    keys=(*_MARIAN_KEYS, Only("share_encoder_decoder_embeddings", False)),
+    keys=(
+        *_MARIAN_KEYS,
+        Only("share_encoder_decoder_embeddings", False),
+        key("tie_word_embeddings", "tie_output", default=True),
+    ),
     fixed={**_MARIAN_FIXED, "share_embeddings": False},
     rules=(*_SEPARATE, *LAYERS, *_MARIAN_HEAD),
     ignored=IGNORED,
@@ -149,7 +154,7 @@ M2M100 = Family(
     keys=(
         *KEYS,
         Both(_read_offset, _write_offset),
-        key("tie_word_embeddings", "tie_output", default=True),
+        TIED,
     ),
     fixed={
         **FIXED,
@@ -157,13 +162,13 @@ M2M100 = Family(
         "sinusoidal_layout": "halves-t2t",
         "output_bias": False,
         "share_embeddings": True,
+        "tie_output": True,
     },
     rules=(
         *_SHARED,
         *LAYERS,
         *module("model.encoder.layer_norm", "encoder_norm"),
         *module("model.decoder.layer_norm", "decoder_norm"),
-        tensor("lm_head.weight", "head.projection.weight"),
     ),
     ignored=IGNORED,
 )

@@ -130,12 +130,18 @@ class Rule:
     layout: Layout = "same"
     also: tuple[str, ...] = ()  # other names under which it is found
     zeros: bool = False  # may be missing, and is all zeros then
+    twice: bool = False  # written under the first of the other names as well
 
 
 def tensor(
-    theirs: str, *ours: str, layout: Layout = "same", also: tuple[str, ...] = (), zeros: bool = False
+    theirs: str,
+    *ours: str,
+    layout: Layout = "same",
+    also: tuple[str, ...] = (),
+    zeros: bool = False,
+    twice: bool = False,
 ) -> Rule:
-    return Rule(theirs, ours, layout, also, zeros)
+    return Rule(theirs, ours, layout, also, zeros, twice)
 
 
 def module(theirs: str, *ours: str, layout: Layout = "same") -> tuple[Rule, Rule]:
@@ -164,6 +170,12 @@ class Entry:
     shape: tuple[int, ...]  # as stored
     rows: tuple[int, ...]  # of each parameter of ours, along its first axis
     zeros: bool
+    twice: bool
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names under which an export stores it."""
+        return self.names[:2] if self.twice else self.names[:1]
 
     def split(self, stored: Tensor) -> dict[str, Tensor]:
         """Their tensor as our parameters, each contiguous and with memory of its own."""
@@ -244,7 +256,7 @@ class Family:
                 shape = (sum(rows), *parts[0][1:])
                 names = tuple(name.format(i=layer) for name in (rule.theirs, *rule.also))
                 stored = _stored_shape(shape, rule.layout)
-                found.append(Entry(names, ours, rule.layout, stored, rows, rule.zeros))
+                found.append(Entry(names, ours, rule.layout, stored, rows, rule.zeros, rule.twice))
         assert not left, f"no rule of {self.model_type} for {sorted(left)}"
         return found
 
