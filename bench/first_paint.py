@@ -1,60 +1,112 @@
-"""From launch to something to look at, in a real pseudo-terminal; and the plain commands' start."""
+"""How long the app takes to show itself: measured on the real app in a real pseudo-terminal.
+
+    python bench/first_paint.py [--runs N] [--model M]
+
+Reports, and asserts nothing. Times are from the launch of the process; "paint" is the first screen
+that names its modes, "key" the first typed character on the screen, "engine" the model being ready.
+"""
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import os
+import pty
+import select
+import signal
 import statistics
+import struct
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Callable
-from pathlib import Path
 
-import pexpect
-import pyte
-
-PROGRAM = str(Path(sys.executable).with_name("tfm-tui"))
 COLUMNS, ROWS = 80, 24
-TIMES = 7
-ON_SCREEN = "Translate"  # the first mode's name, in the top line
+APP = [sys.executable, "-m", "tfm.tui.cli"]
 
 
-def run() -> None:
-    rows: list[tuple[str, Callable[[], float]]] = [
-        ("tfm-tui, until the screen stands", app),
-        ("tfm-tui --version", lambda: command(PROGRAM, "--version")),
-        ("tfm-tui models", lambda: command(PROGRAM, "models")),
-        ("import tfm.tui.app", lambda: command(sys.executable, "-c", "import tfm.tui.app")),
-        ("import textual.app alone", lambda: command(sys.executable, "-c", "import textual.app")),
-        ("python -c pass", lambda: command(sys.executable, "-c", "pass")),
-    ]
-    print(f"| what | median of {TIMES} | fastest | slowest |")
-    print("|---|---:|---:|---:|")
-    for what, measure in rows:
-        measure()  # once to warm the disk cache
-        seconds = [measure() for _ in range(TIMES)]
-        figures = (statistics.median(seconds), min(seconds), max(seconds))
-        print(f"| {what} | {' | '.join(f'{figure * 1000:,.0f} ms' for figure in figures)} |", flush=True)
-
-
-def command(*arguments: str) -> float:
+def python_start() -> float:
+    """Seconds that the interpreter alone takes, to be taken off where one compares programs."""
     began = time.perf_counter()
-    subprocess.run(arguments, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
     return time.perf_counter() - began
 
 
-def app() -> float:
-    """Seconds from exec until a terminal emulator shows the first mode's name."""
-    screen = pyte.Screen(COLUMNS, ROWS)
-    stream = pyte.ByteStream(screen)
-    env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+def import_time() -> float:
+    """Seconds for `import tfm.tui.app`, interpreter start included."""
     began = time.perf_counter()
-    child = pexpect.spawn(PROGRAM, dimensions=(ROWS, COLUMNS), env=env, timeout=30)
+    subprocess.run([sys.executable, "-c", "import tfm.tui.app, tfm.tui.screens.translate"], check=True)
+    return time.perf_counter() - began
+
+
+def launch(arguments: list[str], patience: float) -> dict[str, float]:
+    """One launch: seconds to each of the marks, and bytes sent by the first of them."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        APP + arguments,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
+        start_new_session=True,
+    )
+    os.close(slave)
+    seen: dict[str, float] = {}
+    output = b""
+    end = began + patience
+    while time.perf_counter() < end and "engine" not in seen:
+        if not select.select([master], [], [], 0.01)[0]:
+            continue
+        try:
+            output += os.read(master, 1 << 16)
+        except OSError:
+            break
+        now = time.perf_counter() - began
+        if "paint" not in seen and b"Translate" in output:
+            seen["paint"], seen["bytes"] = now, len(output)
+            typed_at = len(output)
+            os.write(master, b"Q")
+        elif "paint" in seen and "key" not in seen and b"Q" in output[typed_at:]:
+            seen["key"] = now
+        if b" \xc2\xb7 " in output and (b"fp32" in output or b"bf16" in output):
+            seen["engine"] = now
+    process.send_signal(signal.SIGTERM)
     try:
-        while not any(ON_SCREEN in line for line in screen.display):
-            stream.feed(child.read_nonblocking(1 << 16, timeout=30))
-        return time.perf_counter() - began
-    finally:
-        child.sendcontrol("q")
-        child.expect(pexpect.EOF)
-        child.close(force=True)
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    os.close(master)
+    return seen
+
+
+def row(name: str, values: list[float], unit: str = "s") -> str:
+    if not values:
+        return f"{name:<34}{'not seen':>12}"
+    form = "{:>10,.0f} {}" if unit == "bytes" else "{:>10.3f} {}"
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{name:<34}" + "".join(form.format(value, unit) for value in (middle, low, high))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--model", help="also wait until this model is ready")
+    options = parser.parse_args()
+    arguments = ["--model", options.model] if options.model else []
+    launches = [launch(arguments, 60.0 if options.model else 5.0) for _ in range(options.runs)]
+    print(
+        f"{options.runs} launches, {COLUMNS}x{ROWS}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
+    )
+    print(f"{'':<34}{'median':>12}{'least':>12}{'most':>12}")
+    print(row("python -c pass", [python_start() for _ in range(options.runs)]))
+    print(row("python -c 'import tfm.tui.app'", [import_time() for _ in range(options.runs)]))
+    print(row("launch to first paint", [seen["paint"] for seen in launches if "paint" in seen]))
+    print(row("launch to first key on screen", [seen["key"] for seen in launches if "key" in seen]))
+    print(row("launch to model ready", [seen["engine"] for seen in launches if "engine" in seen]))
+    print(row("sent to the terminal by first paint", [s["bytes"] for s in launches if "bytes" in s], "bytes"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A streamed token costs the terminal little more than itself."""
+
+from __future__ import annotations
+
+from textual._compositor import ChopsUpdate
+
+from tfm.tui.app import TfmApp
+from tfm.tui.screens.translate import TranslateScreen
+
+TOKENS = [" Mann", " in", " einem", " bla", "uen", " Hemd", " steht", " auf", " der", " Leiter"] * 12
+
+
+async def test_a_token_repaints_only_its_own_cells() -> None:
+    app = TfmApp(["/no-such-engine"])
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.3)
+        screen = app.screen
+        assert isinstance(screen, TranslateScreen)
+        sent: list[int] = []
+        partial = screen._compositor.render_partial_update
+
+        def counted() -> ChopsUpdate | None:
+            update = partial()
+            if update is not None:
+                sent.append(len(update.render_segments(app.console).encode()))
+            return update
+
+        screen.target.begin(1)
+        await pilot.pause(0.2)
+        screen._compositor.render_partial_update = counted  # type: ignore[method-assign]
+        in_view = TOKENS[: len(TOKENS) // 3]
+        for token in in_view:  # one a frame, the dearest case
+            screen.target.append(0, token)
+            await pilot.pause(0.03)
+        assert len(sent) <= len(in_view) + 5
+        assert sum(sent) / len(in_view) < 80
+        assert " ".join(row.strip() for row in _rows(screen)) == "".join(in_view).strip()
+
+
+def _rows(screen: TranslateScreen) -> list[str]:
+    """What the target's box shows, read from what is painted."""
+    region = screen.target.content_region
+    strips = screen._compositor.render_strips()[region.y : region.bottom]
+    rows = [strip.crop(region.x, region.right).text.replace("▌", "").strip() for strip in strips]
+    return [row for row in rows if row]
+
+
+async def test_painted_cells_are_the_text_whatever_arrives() -> None:
+    """Minimal repainting must never leave old cells behind."""
+    app = TfmApp(["/no-such-engine"])
+    async with app.run_test(size=(60, 24)) as pilot:
+        await pilot.pause(0.3)
+        screen = app.screen
+        assert isinstance(screen, TranslateScreen)
+        target = screen.target
+        target.begin(3)
+        for token in ("中文", "字 ab", "cde\u0301", "👩‍", "👧 x", " lang" * 6, "\nneu", " e\u0301"):
+            for lane in range(3):
+                target.append(lane, token)
+            await pilot.pause(0.03)
+        target.replace(1, "kurz")
+        target.finish_all()
+        await pilot.pause(0.1)
+        painted = list(target._painted)
+        strips = screen._compositor.render_strips()
+        region = target.content_region
+        for y, cells in enumerate(painted[: region.height]):
+            text = "".join(character for character, _ in cells).rstrip()
+            assert strips[region.y + y].crop(region.x, region.right).text.rstrip() == text
