@@ -34,6 +34,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "translate": Entry("translate", "translate", "Translate a text, or stdin line by line.", "Inference"),
     "generate": Entry("generate", "generate", "Write on from a prompt.", "Inference"),
+    "chat": Entry("chat", "chat", "Talk with a model.", "Inference"),
     "fill": Entry("fill", "fill", "Fill each [MASK] in a text.", "Inference"),
     "score": Entry("score", "score", "Log-probability of each token of a text.", "Inference"),
     "train": Entry("train", "train", "Train the model that a TOML file describes.", "Training"),
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "models": Entry("models", "models", "List the checkpoints, or verify one.", "Checkpoints"),
     "import": Entry("convert", "import_", "Import a published checkpoint.", "Checkpoints"),
     "export": Entry("convert", "export", "Export a checkpoint for other programs.", "Checkpoints"),
+    "pull": Entry("pull", "pull", "Fetch a published checkpoint.", "Checkpoints"),
     "doctor": Entry(
         "doctor", "doctor", "Look at this machine and terminal, and say what to change.", "Machine"
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from tfm.core.sampling.settings import PRESETS
 from tfm.tui.commands.lines import text_or_stdin
 from tfm.tui.commands.loading import Choice, check_length, load, model_options
 from tfm.tui.commands.output import emit, json_option, say, to_terminal
@@ -31,12 +30,11 @@ def generate(
 ) -> None:  # fmt: skip
     """Write on from a prompt.
 
-    Without PROMPT, stdin is the prompt. The preset is "balanced" where no sampling option is given. What is
+    Without PROMPT, stdin is the prompt. The preset is "balanced" where none is given. What is
     printed is the continuation alone, piece by piece on a terminal.
     """
     prompt = text_or_stdin(prompt)
-    if not sampling.given:
-        sampling = sampling._replace(settings=PRESETS["balanced"])
+    sampling = sampling.or_preset("balanced")
     checkpoint = load(choice, "decoder-only")
     check_length(checkpoint, prompt, len(checkpoint.tokenizer.encode(prompt)) + 1, "the prompt")
     sampling.tell_seed()

@@ -25,6 +25,11 @@ class Sampling(NamedTuple):
     seed: int
     given: bool
     seed_drawn: bool = False
+    chosen: bool = False  # a preset or a knob was given, and not a seed alone
+
+    def or_preset(self, name: str) -> Sampling:
+        """With this preset, where nothing but perhaps a seed was given."""
+        return self if self.chosen else self._replace(settings=PRESETS[name])
 
     def told(self) -> dict[str, Any]:
         """The settings that are not neutral, as a record of the output holds them."""
@@ -129,10 +134,12 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
         if biases:
             changes["logit_bias"] = {token: bias for token, bias in biases.items() if bias != -math.inf}
             changes["banned"] = tuple(token for token, bias in biases.items() if bias == -math.inf)
-        given = bool(changes) or preset is not None or seed is not None
+        knobs = bool(changes) or preset is not None
         settings = (preset or NEUTRAL).replace(**changes)
         chosen = secrets.randbelow(2**31) if seed is None else seed
-        return function(sampling=Sampling(settings, chosen, given, seed is None), **values)
+        return function(
+            sampling=Sampling(settings, chosen, knobs or seed is not None, seed is None, knobs), **values
+        )
 
     options = [
         click.option("--preset", metavar="NAME", callback=_preset, shell_complete=_complete_preset,
