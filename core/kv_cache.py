@@ -122,13 +122,26 @@ class KVCache:
             chosen.cross_mask = self.cross_mask.index_select(0, rows)
         return chosen
 
-    def reorder(self, lanes: Sequence[int]) -> None:
-        """Put another lane of the same source in each lane's place: a step of beam search."""
-        index = torch.tensor(lanes, device=self.keys[0].device)
+    def reorder(self, lanes: Sequence[int], sources: Sequence[int] | None = None) -> None:
+        """Hold these lanes in this order, in place: a step of beam search. No more lanes than before.
+
+        ``sources`` are the rows of cross-attention to hold; None: those that are there.
+        """
+        moved = [place for place, lane in enumerate(lanes) if lane != place]
+        to = torch.tensor(moved, dtype=torch.int64, device=self.keys[0].device)
+        index = torch.tensor([lanes[place] for place in moved], dtype=torch.int64, device=to.device)
         self.lengths = [self.lengths[lane] for lane in lanes]
         used = max(self.lengths)
-        for stored in (*self.keys, *self.values):
-            stored[:, :, :used] = stored[:, :, :used].index_select(0, index)
+        for stored in (self.keys, self.values):
+            for layer, old in enumerate(stored):
+                held = old[:, :, :used]
+                held.index_copy_(0, to, held.index_select(0, index))
+                stored[layer] = old[: len(lanes)]
+        if sources is not None:
+            rows = torch.tensor(sources, device=to.device)
+            self.cross = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.cross]
+            if self.cross_mask is not None:
+                self.cross_mask = self.cross_mask.index_select(0, rows)
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""

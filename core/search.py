@@ -302,6 +302,10 @@ class _Search:
         n_wanted = min(self.width + len(self.stop_ids), logits_RV.shape[1])
         best_RC, tokens_RC = logits_RV.topk(n_wanted)
         best_RC -= logits_RV.logsumexp(-1, keepdim=True)
+        if not bool(best_RC[:, 0].isfinite().all()):
+            raise ValueError(
+                "the model's logits hold NaN or infinity; try precision fp32 or another checkpoint"
+            )
         logprobs_NX = (best_RC.view(n_sources, n_live, -1) + self.logprobs_NW[:, :, None]).flatten(1)
         tokens_NX = tokens_RC.view(n_sources, -1)
         missing = max(0, self.width - n_live * n_wanted)  # a vocabulary may be smaller than the beam
@@ -341,10 +345,10 @@ class _Search:
             kept = [row for row in kept if self.sources[row] in self.going_on]
         parents = parents_NW.tolist()
         lanes = [row * n_live_before + parent for row in kept for parent in parents[row]]
-        if len(kept) < n_rows or parents_NW.shape[1] != n_live_before:
+        if len(lanes) > self.cache.n_lanes:
             self.cache = self.cache.select(lanes, kept)
-        elif lanes != list(range(len(lanes))):
-            self.cache.reorder(lanes)
+        else:
+            self.cache.reorder(lanes, kept if len(kept) < n_rows else None)
         if len(kept) < n_rows:
             self.sources = [self.sources[row] for row in kept]
             self.tokens_NWT, self.logprobs_NW = self.tokens_NWT[kept], self.logprobs_NW[kept]
