@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, cast
 
+from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -21,6 +22,7 @@ from textual.screen import Screen
 
 from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineProblem
+from tfm.tui.palette import palette
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import Session
@@ -56,6 +58,8 @@ class TfmApp(App[int]):
         run: str | None = None,
     ) -> None:
         super().__init__()
+        self._palette: dict[str, Style] = {}
+        self._palette_of = ""  # the theme that it was made for
         self._first_mode = mode
         self.first_run = run  # a training run to watch at once
         client = EngineClient(engine, on_change=self._engine_changed)
@@ -112,6 +116,19 @@ class TfmApp(App[int]):
         for screen in self.screen_stack if self._running else ():
             if isinstance(screen, ModeScreen):
                 screen.refresh_status()
+
+    # ------------------------------------------------------------------ colours
+    @property
+    def palette(self) -> dict[str, Style]:
+        """The looks of spans in the theme of the moment."""
+        if self._palette_of != self.theme:
+            self._palette, self._palette_of = palette(self.get_css_variables()), self.theme
+        return self._palette
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own variables, for themes that do not know them."""
+        ours = themes.DARK if self.current_theme.dark else themes.LIGHT
+        return {name: ours.variables[name] for name in ("quiet", "faint", "line")}
 
     # ------------------------------------------------------------------ what is safe to paint
     def get_line_filters(self) -> Sequence[LineFilter]:

@@ -38,7 +38,7 @@ MAX_BEAM = 16
 
 class TranslateScreen(ModeScreen):
     MODE = "translate"
-    BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRANSLATE]
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRANSLATE, *keymap.KNOBS]
     AUTO_FOCUS = "#source"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-normal"), (120, "-wide")]  # from so many cells on
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-medium"), (34, "-tall")]

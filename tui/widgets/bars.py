@@ -38,7 +38,7 @@ class Header(Lines):
         spans: list[Span] = [(" tfm", "live"), ("  ", "")]
         for mode in keymap.MODES:
             if with_keys:
-                spans.append((f"{keymap.key_name(mode.key)} ", "faint"))
+                spans.append((f"{keymap.key_name(mode.key)} ", "dim"))
             spans.append((mode.title, "here" if mode.name == self._mode else "dim"))
             spans.append(("  ", ""))
         return tuple(spans)

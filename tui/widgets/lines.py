@@ -1,16 +1,16 @@
 """Lines: a few rows of styled text that repaint only the cells that changed.
 
 The whole quiet part of the screen (header, key line, sampling panel, candidates, figures) is made
-of these. A row is a tuple of spans ``(text, style)``; the styles are the ``t-*`` classes of app.tcss.
+of these. A row is a tuple of spans ``(text, style)``; the styles are the looks of
+:mod:`tfm.tui.palette`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, cast
 
 from rich.segment import Segment
-from rich.style import Style
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
@@ -18,15 +18,8 @@ from textual.widget import Widget
 from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.widgets.cells import Cells, Row, Span, cells_of, changed, fit
 
-STYLES = (
-    "dim", "faint", "strong", "live", "here", "second", "good", "bad", "key", "selected", "mark", "gone",
-    "line",
-)  # fmt: skip
-
-
-def style_classes() -> set[str]:
-    """The component classes of every widget that paints spans."""
-    return {f"t-{name}" for name in STYLES}
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 
 def name_box(box: Widget, *, title: str | None = None, subtitle: str | None = None) -> None:
@@ -40,19 +33,14 @@ def name_box(box: Widget, *, title: str | None = None, subtitle: str | None = No
 def strip_of(widget: Widget, row: Row, columns: int) -> Strip:
     """Paint one row over the widget's own background."""
     base = widget.rich_style
-    segments = [Segment(text, _style(widget, name, base)) for text, name in row if text]
+    looks = cast("TfmApp", widget.app).palette
+    segments = [Segment(text, base + looks[name]) for text, name in row if text]
     return Strip(segments).adjust_cell_length(columns, base)
-
-
-def _style(widget: Widget, name: str, base: Style) -> Style:
-    return base + widget.get_component_rich_style(f"t-{name}", partial=True) if name else base
 
 
 class Lines(Widget):
     """Shows rows. A subclass says in :meth:`build` what they are and calls :meth:`repaint` when
     they may have changed; a plain one is told by :meth:`show`."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = style_classes()
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)

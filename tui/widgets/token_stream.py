@@ -21,7 +21,7 @@ from textual.timer import Timer
 from tfm.tui import keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Cells, Row, cells_of, changed, graphemes
-from tfm.tui.widgets.lines import strip_of, style_classes
+from tfm.tui.widgets.lines import strip_of
 from tfm.tui.widgets.wrap import Paragraph
 
 CURSOR = "▌"
@@ -30,7 +30,6 @@ CURSOR = "▌"
 class TokenStream(ScrollView, can_focus=True):
     """Lanes of tokens, one of which may be selected."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = style_classes()
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TOKENS]
 
     class Selected(Message):

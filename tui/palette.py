@@ -1,0 +1,38 @@
+"""What the names of span styles look like in the theme of the moment.
+
+Spans could be styled by component classes in the style sheet; resolving those for every widget is a
+quarter of the time to the first paint, so the few looks there are stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.style import Style
+from textual.color import Color
+
+_LOOKS: dict[str, tuple[str, str]] = {  # name: theme variable, text style
+    "dim": ("quiet", ""),
+    "faint": ("faint", ""),
+    "strong": ("foreground", "bold"),
+    "live": ("accent", "bold"),
+    "here": ("accent", "bold underline"),
+    "second": ("secondary", ""),
+    "bad": ("error", ""),
+    "key": ("foreground", "bold"),
+    "mark": ("accent", "underline"),
+    "gone": ("faint", "strike"),
+    "line": ("line", ""),
+}
+
+
+def palette(variables: Mapping[str, str]) -> dict[str, Style]:
+    """The style of each look, from a theme's variables."""
+    styles = {
+        name: Style.parse(text) + Style(color=Color.parse(variables[variable]).rich_color)
+        for name, (variable, text) in _LOOKS.items()
+    }
+    accent, background = Color.parse(variables["accent"]), Color.parse(variables["background"])
+    styles["selected"] = Style(color=background.rich_color, bgcolor=accent.rich_color, bold=True)
+    styles[""] = Style.null()
+    return styles
