@@ -185,4 +185,4 @@ def _side_by_side(q_BHTd: Tensor, n_rows: int) -> Tensor:
     """Queries of lanes that share a row of memory, in one row: (B, H, T, d) -> (n_rows, H, B/n_rows T, d)."""
     if len(q_BHTd) == n_rows:
         return q_BHTd
-    return q_BHTd.unflatten(0, (n_rows, -1)).transpose(1, 2).flatten(2, 3)
+    return q_BHTd.reshape(n_rows, -1, *q_BHTd.shape[1:]).transpose(1, 2).flatten(2, 3)

@@ -6,9 +6,10 @@ normalisation of fairseq (``--lenpen``), Marian (``--normalize``) and transforme
 divide by ((5 + length) / 6)^alpha instead.)
 
 At each step a source's W live hypotheses are extended by every token and ranked. Those that end, among
-the W best of all, are finished; the W best that do not end live on. A source is done once W hypotheses
-are finished, or at its token limit, where live ones are taken as they are (fairseq's rule). With W = 1
-this is greedy decoding.
+the W best of all, are finished, and the W best of these are kept; the W best that do not end live on. A
+source is done once W hypotheses are finished and no live one has, at its present length, a better score
+than the best of them; or at its token limit, where live ones count, as they are, only if none has
+finished. With W = 1 this is greedy decoding.
 
 Letters: N sources that are going on, W hypotheses of each, R = N W rows, C candidates a row, V vocabulary, T
 tokens so far.
