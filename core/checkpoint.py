@@ -51,6 +51,12 @@ class Checkpoint:
     tokenizer: Tokenizer
     path: Path
     training: dict[str, Any] = field(default_factory=dict)
+    other_tokenizer: Tokenizer | None = None  # Marian cuts target texts by a model of their own
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        """What target texts are encoded with; both tokenizers decode alike."""
+        return self.other_tokenizer or self.tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -192,23 +198,30 @@ def load_checkpoint(
             raise CheckpointError(f"{folder} is no checkpoint: {name} is missing")
     _check_sizes(folder)
     config = read_config(folder)
+    tokenizer = _read_tokenizer(folder / "tokenizer.json", config)
+    other = folder / "target_tokenizer.json"
+    other_tokenizer = _read_tokenizer(other, config) if other.is_file() else None
+    weights = read_tensors(folder / "model.safetensors", device, dtype or default_dtype(device))
     try:
-        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        model = assemble_model(config, weights)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'}: {error}") from None
+    return Checkpoint(model, config, tokenizer, folder, read_training(folder), other_tokenizer)
+
+
+def _read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.load(path)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     if tokenizer.vocab_size > config.vocab_size and config.unk_id is not None:
         tokenizer = tokenizer.limited(config.vocab_size, config.unk_id)
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
-            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, "
+            f"{path.parent}: {path.name} has {tokenizer.vocab_size} tokens, "
             f"config.json only {config.vocab_size}"
         )
-    weights = read_tensors(folder / "model.safetensors", device, dtype or default_dtype(device))
-    try:
-        model = assemble_model(config, weights)
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'model.safetensors'}: {error}") from None
-    return Checkpoint(model, config, tokenizer, folder, read_training(folder))
+    return tokenizer
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:

@@ -69,7 +69,7 @@ def score(checkpoint: Checkpoint, text: str, source: str = "") -> Score:
         ValueError: nothing to score, no source for a translation, or a text that is too long.
     """
     model, config, tokenizer = checkpoint.model, checkpoint.config, checkpoint.tokenizer
-    ids = tokenizer.encode(text)
+    ids = checkpoint.target_tokenizer.encode(text)
     if isinstance(model, EncoderDecoder):
         memory = model.encode(_row(_source_ids(checkpoint, source), model))
         start = _start(config)
@@ -107,7 +107,7 @@ def attention_maps(checkpoint: Checkpoint, text: str, source: str = "") -> list[
         ValueError: an empty or missing text, or one too long to look at.
     """
     model, config, tokenizer = checkpoint.model, checkpoint.config, checkpoint.tokenizer
-    ids = tokenizer.encode(text)
+    ids = checkpoint.target_tokenizer.encode(text)
     if isinstance(model, EncoderDecoder):
         source_ids = _source_ids(checkpoint, source)
         ids = [*_start(config), *ids]

@@ -181,12 +181,8 @@ def _token_facts(
 ) -> TokenFacts:
     options = _read_json(source / "tokenizer_config.json") or {}
     listed = _read_json(source / "special_tokens_map.json") or {}
-    added = _contents(
-        listed.get("additional_special_tokens")
-        or options.get("extra_special_tokens")
-        or options.get("additional_special_tokens")
-    )
-    pipeline = read_tokenizer(source, options, added)
+    size = raw.get("vocab_size")
+    pipeline = read_tokenizer(source, options, size if isinstance(size, int) else 0)
     tokens = {}
     for name in TOKEN_NAMES:
         content = _content(options.get(name)) or _content(listed.get(name))
@@ -203,7 +199,7 @@ def _token_facts(
 
 
 def read_tokenizer(
-    source: Path, options: dict[str, Any] | None = None, added: tuple[str, ...] = ()
+    source: Path, options: dict[str, Any] | None = None, size: int = 0
 ) -> tokenizer_files.Pipeline:
     """Parse a folder's tokenizer in a limited child.
 
@@ -216,7 +212,7 @@ def read_tokenizer(
             f"{source}: tokenizer.json is missing, and so are the files it could be made of "
             "(vocab.json and merges.txt, vocab.txt, source.spm)"
         )
-    request = tokenizer_files.Request(folder=str(source), kind=kind, options=options or {}, added=added)
+    request = tokenizer_files.Request(folder=str(source), kind=kind, options=options or {}, size=size)
     try:
         reply = run_limited(
             "tfm.core.convert.tokenizer_files:read",
@@ -322,12 +318,6 @@ def _content(token: Any) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def _contents(tokens: Any) -> tuple[str, ...]:
-    if not isinstance(tokens, list):
-        return ()
-    return tuple(content for token in tokens if (content := _content(token)) is not None)
 
 
 def _read_text(path: Path) -> str:

@@ -25,6 +25,15 @@ _INSTEAD = "\ue001"  # what becomes of the mark where a text holds it: as unknow
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2
 
+# The languages of M2M100 and of its WMT 2021 descendants, in the order of their tokens' ids, which the
+# folders do not always tell.
+M2M100_LANGUAGES = (
+    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr "
+    "ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa "
+    "pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu"
+).split()
+WMT21_LANGUAGES = "en ha is ja cs ru zh de".split()
+
 
 @dataclass(frozen=True)
 class Model:
@@ -68,17 +77,20 @@ def marian(path: Path, vocabulary: Mapping[str, int]) -> tokenizers.Tokenizer:
     codes = [token for token in vocabulary if token.startswith(">>") and token.endswith("<<")]
     scores = model.normal
     lowest = min(scores.values())
+    letters = set("".join(scores))
+    # SentencePiece gives out a run of letters that it does not know as one piece, which the vocabulary
+    # may know from the other side's model.
+    foreign = {token for token in vocabulary if letters.isdisjoint(token)}
     entries = []
     for token in sorted(vocabulary, key=vocabulary.__getitem__):
-        if token in specials or token in codes:
-            entries.append((token, lowest))
-        elif token in scores:
-            entries.append((token, scores[token]))
+        known = token in specials or token in codes or token in foreign or token.startswith(HIDDEN)
+        if known or token in scores:
+            entries.append((token, lowest if known else scores[token]))
         else:
             entries.append((HIDDEN + token, lowest))
     entries += [(piece, score) for piece, score in scores.items() if piece not in vocabulary]
     backend = tokenizers.Tokenizer(models.Unigram(entries, unk_id=vocabulary["<unk>"]))
-    backend.normalizer = _normalizer(model)
+    backend.normalizer = normalizers.Sequence([_normalizer(model), _join_unknown(letters, foreign)])
     # A text that holds the name of a special token is no special token: cut the name after its "<".
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("<(?=/s>|unk>|pad>)|>(?=>)"), "merged_with_previous")
     backend.decoder = _decoder()
@@ -87,15 +99,21 @@ def marian(path: Path, vocabulary: Mapping[str, int]) -> tokenizers.Tokenizer:
     return backend
 
 
+def language_tokens(code_set: object) -> tuple[str, ...]:
+    """The tokens of M2M100's languages, by what tokenizer_config.json calls ``language_codes``."""
+    languages = WMT21_LANGUAGES if code_set == "wmt21" else M2M100_LANGUAGES
+    return tuple(f"__{language}__" for language in languages)
+
+
 def m2m100(path: Path, vocabulary: Mapping[str, int], languages: Sequence[str]) -> tokenizers.Tokenizer:
-    """As :func:`marian`, for a BPE model; the languages' tokens follow the vocabulary."""
+    """As :func:`marian`, for a BPE model; the languages' tokens are in the vocabulary."""
     model = read_model(path)
     if model.kind != BPE:
         raise ValueError(f"{path.name} is no BPE model")
     specials = [token for token in ("<s>", "<pad>", "</s>", "<unk>") if token in vocabulary]
     if "<unk>" not in specials or "</s>" not in specials:
         raise ValueError("vocab.json has no <unk> or no </s>")
-    ids = dict(vocabulary) | {token: len(vocabulary) + i for i, token in enumerate(languages)}
+    ids = dict(vocabulary)
     scores = model.normal
     for piece in scores:
         ids.setdefault(piece, len(ids))
@@ -106,7 +124,9 @@ def m2m100(path: Path, vocabulary: Mapping[str, int], languages: Sequence[str]) 
             if piece[:cut] in scores and piece[cut:] in scores:
                 merges.append((piece[:cut], piece[cut:]))
     backend = tokenizers.Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True))
-    backend.normalizer = _normalizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [_normalizer(model), _join_unknown(set("".join(scores)), set())]
+    )
     backend.decoder = _decoder()
     backend.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in (*specials, *languages)]
@@ -127,13 +147,25 @@ def _normalizer(model: Model) -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
+def _join_unknown(letters: set[str], foreign: set[str]) -> normalizers.Normalizer:
+    """Runs of letters that are not the model's become one unknown letter, but for those in ``foreign``."""
+    unknown = f"[^{''.join(map(_escaped, sorted(letters)))}]"
+    runs = sorted(token for token in foreign if len(token) > 1)
+    spared = f"(?!(?:{'|'.join(''.join(map(_escaped, run)) for run in runs)})(?!{unknown}))" if runs else ""
+    return normalizers.Replace(Regex(f"(?<!{unknown}){spared}{unknown}{{2,}}"), _INSTEAD)
+
+
+def _escaped(letter: str) -> str:
+    return f"\\x{{{ord(letter):x}}}"
+
+
 def _decoder() -> decoders.Decoder:
     return decoders.Sequence(
         [
             decoders.Replace(HIDDEN, ""),
             decoders.Replace(SPACE, " "),
             decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
+            decoders.Strip(" ", 255, 0),
         ]
     )
 

@@ -47,7 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     kind: str
     options: dict[str, Any] = {}  # tokenizer_config.json
-    added: tuple[str, ...] = ()  # special tokens behind the vocabulary, in the order of their ids
+    size: int = 0  # rows of the model's embedding; ids behind the vocabulary but before this stay unused
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,13 +85,17 @@ def read(raw: dict[str, Any]) -> dict[str, Any]:
         backend = _parse((folder / "tokenizer.json").read_text(encoding="utf-8"))
     elif request.kind == "marian":
         vocabulary = _vocabulary(folder / "vocab.json")
-        n_known = max(vocabulary.values()) + 1
+        n_known = max(len(vocabulary), request.size)
+        vocabulary |= _unused(len(vocabulary), n_known)
         backend = sentencepiece_files.marian(folder / "source.spm", vocabulary)
         target = sentencepiece_files.marian(folder / "target.spm", vocabulary)
     elif request.kind == "m2m100":
         vocabulary = _vocabulary(folder / "vocab.json")
-        backend = sentencepiece_files.m2m100(folder / "sentencepiece.bpe.model", vocabulary, request.added)
-        n_known = len(vocabulary) + len(request.added)
+        languages = sentencepiece_files.language_tokens(request.options.get("language_codes"))
+        vocabulary |= {token: len(vocabulary) + i for i, token in enumerate(languages)}
+        n_known = max(len(vocabulary), request.size)
+        vocabulary |= _unused(len(vocabulary), n_known)
+        backend = sentencepiece_files.m2m100(folder / "sentencepiece.bpe.model", vocabulary, languages)
     elif request.kind == "gpt2":
         backend = _byte_level(folder)
     else:
@@ -121,6 +125,11 @@ def _vocabulary(path: Path) -> dict[str, int]:
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError(f"{path.name}: the ids are not 0 to {len(vocabulary) - 1}, each once")
     return vocabulary
+
+
+def _unused(begin: int, end: int) -> dict[str, int]:
+    """Names that no text holds, for rows of the embedding that stand for nothing."""
+    return {f"{sentencepiece_files.HIDDEN}{index}": index for index in range(begin, end)}
 
 
 def _byte_level(folder: Path) -> tokenizers.Tokenizer:
