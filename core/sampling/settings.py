@@ -122,6 +122,7 @@ PRESETS: dict[str, SamplingSettings] = {
     "precise": SamplingSettings(temperature=0.3, top_p=0.9),
     "balanced": SamplingSettings(temperature=0.7, top_p=0.95),
     "creative": SamplingSettings(temperature=1.1, min_p=0.05),
+    "chat": SamplingSettings(temperature=0.4, top_p=0.9, repetition=1.1, repetition_window=128),
     "llama.cpp": SamplingSettings(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05),
     "transformers": SamplingSettings(top_k=50, order=TRANSFORMERS_ORDER),
     "neutral": NEUTRAL,

@@ -43,11 +43,11 @@ def chat(
 
     TEXT gets one reply. Without it each line of stdin is a turn of one conversation; in a pipe each reply is
     a line too, its line breaks turned to spaces (--json keeps them). On a terminal Ctrl+C ends a reply and
-    Ctrl+D the conversation. The preset is "balanced" where none is given.
+    Ctrl+D the conversation. The preset is "chat" where none is given.
     """
     if text is not None:
         text = checked_text(text)
-    sampling = sampling.or_preset("balanced")
+    sampling = sampling.or_preset("chat")
     checkpoint = load(_there(choice), "decoder-only")
     from tfm.core.chat import require_template
 
