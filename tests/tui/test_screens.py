@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.binding import Binding
 from textual.pilot import Pilot
 
 from tfm.core.sampling.settings import PRESETS
@@ -20,6 +24,8 @@ from tfm.tui.screens.train import TrainScreen
 from tfm.tui.screens.translate import TranslateScreen
 from tfm.tui.widgets.bars import KeyLine
 from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.source_input import SourceInput
+from tfm.tui.widgets.token_stream import TokenStream
 
 HOSTILE = "\x1b]52;c;aGFja2Vk\x07 [@click=app.leave]leave[/] \u202eevil [b]x[/b]"
 
@@ -193,7 +199,8 @@ async def test_help_and_palette_hold_every_binding() -> None:
     async with translating(None, (100, 200)) as (screen, pilot):
         app = pilot.app
         assert isinstance(app, TfmApp)
-        wanted = {b.id for b in (*keymap.APP, *keymap.SOURCE, *keymap.TOKENS, *keymap.TRANSLATE)}
+        places = (keymap.APP, SourceInput.BINDINGS, TokenStream.BINDINGS, TranslateScreen.BINDINGS)
+        wanted = {binding.id for place in places for binding in place if isinstance(binding, Binding)}
         assert {b.id for _, b in app.live_bindings(screen)} == wanted
         commands = " ".join(command.help for command in app.get_system_commands(screen))
         assert all(str(i) in commands for i in wanted - {"app.palette"})
@@ -201,7 +208,7 @@ async def test_help_and_palette_hold_every_binding() -> None:
         await until(pilot, lambda: isinstance(app.screen, HelpScreen), "help")
         await until(pilot, lambda: keymap.APP[-1].tooltip in painted(app), "its last line")
         text = painted(app)
-        for binding in (*keymap.APP, *keymap.TRANSLATE, *keymap.TOKENS):
+        for _, binding in app.live_bindings(screen):
             assert binding.tooltip in text
         await pilot.press("escape", "f5")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the train mode")
@@ -211,7 +218,8 @@ async def test_help_and_palette_hold_every_binding() -> None:
 
 
 async def test_no_key_is_bound_twice_in_one_place() -> None:
-    for group in (keymap.APP, keymap.SOURCE, keymap.TOKENS, keymap.TRANSLATE, keymap.STAGES, keymap.TRAIN):
+    for place in (TfmApp, SourceInput, TokenStream, TranslateScreen, TrainScreen, StagesScreen):
+        group = [binding for binding in place.BINDINGS if isinstance(binding, Binding)]
         keys = [key.strip() for binding in group for key in binding.key.split(",")]
         assert len(keys) == len(set(keys))
         assert all(binding.id and binding.tooltip for binding in group)
@@ -302,3 +310,42 @@ async def test_tiny_terminals_do_not_break_it(tiny_translator: Path) -> None:
             await pilot.pause(0.05)
         assert pilot.app.screen.query_one(KeyLine).rows
         assert all(isinstance(line.rows, tuple) for line in screen.query(Lines))
+
+
+async def test_a_run_started_here_is_watched_left_and_found_again(tiny_config: Path) -> None:
+    """The whole of it with a real trainer: start, curves, leave, come back, stop with a checkpoint."""
+    endless = tiny_config.with_name("endless.toml")
+    steps = re.sub(r"max_steps *= *\d+", "max_steps = 1000000", tiny_config.read_text())
+    endless.write_text(steps)
+
+    app = TfmApp(mode="train")
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the mode")
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, Prompt), "the prompt")
+        await pilot.press(*str(endless), "enter")
+        screen = app.screen_stack[0]
+        assert isinstance(screen, TrainScreen)
+        await until(pilot, lambda: screen.record and len(screen.record.curves["loss"]) > 2, "steps", 120)
+        assert screen.record is not None
+        run = screen.record.run
+        await until(pilot, lambda: "running" in painted(app) and "ETA" in painted(app), "the panel")
+
+    again = TfmApp(run=run, mode="train")  # the app was closed; its trainer went on
+    async with again.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: isinstance(again.screen, TrainScreen), "the mode")
+        screen = again.screen
+        assert isinstance(screen, TrainScreen)
+        await until(pilot, lambda: screen.record and screen.record.step_number > 0, "its steps")
+        assert screen.record is not None and screen.record.state == "running"
+        assert again.session.client.welcome is not None
+        os.kill(again.session.client.welcome.pid, signal.SIGKILL)  # the engine goes; the trainer does not
+        await until(pilot, lambda: again.session.client.starts == 2, "another engine", 120)
+        reached = screen.record.step_number
+        await until(pilot, lambda: screen.record and screen.record.step_number > reached + 100, "more steps")
+        await pilot.press("Q")
+        await until(pilot, lambda: screen.record and screen.record.ended, "the end", 120)
+        assert screen.record.state == "stopped"
+        await until(pilot, lambda: "stopped" in painted(again), "the panel")
+    folder = tiny_config.parent / "home" / "runs" / run
+    assert (folder / f"step-{screen.record.step_number:06d}" / "MANIFEST.json").exists()

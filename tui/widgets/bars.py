@@ -81,10 +81,10 @@ class KeyLine(Lines):
         help_key = "F9" if self._typing else "?"
         right: Row = ((help_key, "key"), (" help  ", "dim"), ("^P", "key"), (" commands ", "dim"))
         room = columns - width(right) - 1
-        spans: list[Span] = [(" ", "")]
+        spans: list[Span] = []
         for keys, label in self._keys:
-            entry = [(keys, "key"), (f" {label}   ", "dim")]
-            if width(tuple(spans)) + width(tuple(entry)) - 3 > room:
+            entry = [("   " if spans else " ", ""), (keys, "key"), (f" {label}", "dim")]
+            if width((*spans, *entry)) > room:
                 break
             spans += entry
         return [spread(tuple(spans), right, columns)]

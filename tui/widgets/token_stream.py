@@ -218,7 +218,9 @@ class TokenStream(ScrollView, can_focus=True):
         run, style = "", ""
         index = line.start
         for character, _ in graphemes(paragraph.text[line.start : line.end]):
-            its_style = self._style_of(lane, paragraph.token_at(index))
+            token = paragraph.token_at(index)
+            lead = character == " " and token >= 0 and paragraph.starts[token] == index
+            its_style = "" if lead else self._style_of(lane, token)
             if its_style != style:
                 spans.append((run, style))
                 run, style = "", its_style
