@@ -1,12 +1,12 @@
 """Batches of about the same number of tokens, of sentences of about the same length.
 
 The order of the batches is a pure function of (seed, epoch): a resumed run needs to remember only
-how many batches of an epoch it has seen.
+how many batches of an epoch it has seen. Which process takes which is one of (rank, world size).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from tfm.core.config import ModelConfig
 from tfm.train.data import Row
+
+Place = tuple[int, int]  # of a batch: epoch, number within the epoch
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,47 @@ def token_budget_batches(
     if start < len(order):
         batches.append(order[start:])
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class BatchOrder:
+    """Which batches each optimiser step takes, epoch after epoch.
+
+    A step takes ``accumulate`` batches for each process, in turn: process r of W takes numbers r, r + W,
+    r + 2W ... of them. So W processes that accumulate A batches take the steps of one that accumulates
+    A * W, and every batch of an epoch is taken exactly once. A step may begin in one epoch and end
+    in the next; none is smaller than the others.
+    """
+
+    def __init__(
+        self,
+        make_epoch: Callable[[int], list[np.ndarray]],
+        accumulate: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._make_epoch = make_epoch
+        self._epochs: dict[int, list[np.ndarray]] = {}  # the one that is going on, perhaps the next
+        self._accumulate, self._rank, self._world_size = accumulate, rank, world_size
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """All batches of an epoch."""
+        if number not in self._epochs:
+            self._epochs = {n: made for n, made in self._epochs.items() if n == number - 1}
+            self._epochs[number] = self._make_epoch(number)
+        return self._epochs[number]
+
+    def step(self, start: Place, left_out: Collection[Place] = ()) -> tuple[list[Place], Place]:
+        """The places of the step that begins at ``start``, for all processes, and where the next begins."""
+        places: list[Place] = []
+        epoch, number = start
+        while len(places) < self._accumulate * self._world_size:
+            if number >= len(self.epoch(epoch)):
+                epoch, number = epoch + 1, 0
+            if (epoch, number) not in left_out:
+                places.append((epoch, number))
+            number += 1
+        return places, (epoch, number)
+
+    def share(self, places: Sequence[Place]) -> list[np.ndarray]:
+        """The batches of a step that this process takes."""
+        return [self.epoch(epoch)[number] for epoch, number in places[self._rank :: self._world_size]]

@@ -103,6 +103,21 @@ class LoopConfig(_Section, frozen=True, kw_only=True):
     samples: tuple[str, ...] = ()  # fixed prompts; empty: first sentences of the validation set
 
 
+class GuardConfig(_Section, frozen=True, kw_only=True):
+    """What happens to a step whose loss is not finite, or far above those before it.
+
+    It is never applied. The run goes back to its newest checkpoint (to an older one each further time
+    that it does not get past the trouble), changes what stands here, and goes on.
+    """
+
+    spike_deviations: float = 8.0  # a loss so many deviations above the mean is a spike; 0: none is
+    window: int = 100  # mean and deviation are those of so many losses; half of them must be there
+    skip: bool = True  # the batches of that step are left out
+    lower_by: float = 0.5  # the learning rate is multiplied by this ...
+    lower_steps: int = 1000  # ... for so many steps; 0: for the rest of the run
+    attempts: int = 3  # times without getting past the trouble before the run ends, its checkpoints intact
+
+
 class TrainConfig(_Section, frozen=True, kw_only=True):
     name: str
     objective: Objective = "translation"
@@ -110,6 +125,7 @@ class TrainConfig(_Section, frozen=True, kw_only=True):
     model: ModelSection
     optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
+    guard: GuardConfig = GuardConfig()
 
     def model_config(self, vocab_size: int, special: dict[str, int | None]) -> ModelConfig:
         """The architecture, once the tokenizer is known. Raises ValueError where fields do not fit."""
@@ -174,7 +190,7 @@ def _set(raw: dict[str, Any], dotted: str, text: str) -> None:
 
 def check(config: TrainConfig) -> None:
     """Raise ValueError for values that are typed right and mean nothing."""
-    loop, optim, data = config.loop, config.optim, config.data
+    loop, optim, data, guard = config.loop, config.optim, config.data, config.guard
     for name, value, low in (
         ("loop.max_steps", loop.max_steps, 1),
         ("loop.batch_tokens", loop.batch_tokens, 1),
@@ -186,6 +202,10 @@ def check(config: TrainConfig) -> None:
         ("optim.warmup_steps", optim.warmup_steps, 0),
         ("data.vocab_size", data.vocab_size, 300),
         ("data.max_tokens", data.max_tokens, 2),
+        ("guard.spike_deviations", guard.spike_deviations, 0),
+        ("guard.window", guard.window, 4),
+        ("guard.lower_steps", guard.lower_steps, 0),
+        ("guard.attempts", guard.attempts, 0),
     ):
         if value < low:
             raise ValueError(f"{name} must be at least {low}, not {value}")
@@ -193,6 +213,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"optim.learning_rate must lie in (0, 1], not {optim.learning_rate}")
     if not 0.0 <= optim.label_smoothing < 1.0:
         raise ValueError(f"optim.label_smoothing must lie in [0, 1), not {optim.label_smoothing}")
+    if not 0.0 < guard.lower_by <= 1.0:
+        raise ValueError(f"guard.lower_by must lie in (0, 1], not {guard.lower_by}")
     if not 0.0 <= data.valid_fraction < 1.0:
         raise ValueError(f"data.valid_fraction must lie in [0, 1), not {data.valid_fraction}")
     try:

@@ -83,6 +83,15 @@ class CommandDone(TrainEvent, frozen=True, kw_only=True, tag="command"):
     step: int = 0
 
 
+class RolledBack(TrainEvent, frozen=True, kw_only=True, tag="rollback"):
+    """The run stands where it stood before: what was told of later steps is undone."""
+
+    step: int  # where it stands now
+    from_step: int
+    path: str  # the checkpoint it went back to, relative to the run directory; "" is the beginning
+    message: str  # why
+
+
 class Notice(TrainEvent, frozen=True, kw_only=True, tag="notice"):
     level: Literal["info", "warning", "error"]
     message: str
@@ -95,7 +104,7 @@ class RunEnded(TrainEvent, frozen=True, kw_only=True, tag="ended"):
 
 
 AnyTrainEvent = (
-    RunStarted | Step | Evaluated | Samples | CheckpointSaved | CommandDone | Notice | RunEnded
+    RunStarted | Step | Evaluated | Samples | CheckpointSaved | CommandDone | RolledBack | Notice | RunEnded
 )  # fmt: skip
 _decoder = msgspec.json.Decoder(AnyTrainEvent)
 

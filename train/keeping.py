@@ -1,12 +1,18 @@
 """Which checkpoints of a run exist: written in one commit, the best pinned, old ones let go.
 
 Retention keeps the last N and the best, and never fewer than two. Going on from a run takes the
-newest checkpoint that is whole, and says which ones were not.
+newest checkpoint that is whole, and says which ones were not. A bookmark is a second name (hard
+links) for a checkpoint; nothing but a person removes it.
+
+A run that went back to an earlier step will write the later ones anew. Those that are there are
+renamed ``undone-step-N`` and stay until the run goes back another time.
 """
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +23,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from tfm.core.checkpoint import CheckpointError, read_tensors, save_checkpoint, verify_checkpoint
+from tfm.core.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    committed,
+    read_tensors,
+    save_checkpoint,
+    verify_checkpoint,
+)
 from tfm.core.model import Model
 from tfm.train.config import TrainConfig
 from tfm.train.events import Evaluated
@@ -25,6 +38,9 @@ from tfm.train.files import write_atomically
 from tfm.train.run_dir import RunDir
 from tfm.train.state import OPTIMIZER_FILE, PROGRESS_FILE, Progress
 from tfm.train.tasks import Task
+
+BEST = "best"  # names the pinned checkpoint; no bookmark can have this name
+_BOOKMARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def newest_whole(run: RunDir) -> tuple[Path | None, list[str]]:
@@ -81,6 +97,100 @@ class CheckpointKeeper:
     def last(self, count: int) -> list[Path]:
         return self.run.checkpoints()[-count:]
 
+    def bookmark(self, name: str, folder: Path) -> Path:
+        """Give a checkpoint a name under which it stays. Raises ValueError as :meth:`check_bookmark`."""
+        self.check_bookmark(name)
+        place = self._bookmark_path(name)
+        _link_folder(folder, place)
+        return place
+
+    def check_bookmark(self, name: str) -> None:
+        """Raise ValueError if the name cannot be used, or is taken."""
+        if not _BOOKMARK.fullmatch(name) or name.isdecimal() or name == BEST:
+            raise ValueError(
+                f"a bookmark's name is up to 64 letters, digits, dots and dashes, and neither a number nor "
+                f"{BEST!r}; {name!r} is not"
+            )
+        if self._bookmark_path(name).exists():
+            raise ValueError(f"there is a bookmark {name!r} already; choose another name")
+
+    def find(self, name: str) -> Path:
+        """The checkpoint that a person names: a bookmark, a step's number, or ``best``; "" is the newest.
+
+        Raises:
+            ValueError: there is none, or it is damaged; those that are there are named.
+        """
+        steps = {_step_of(folder): folder for folder in self.run.checkpoints()}
+        if name == "":
+            folder = steps[max(steps)] if steps else None
+        elif name.isdecimal():
+            folder = steps.get(int(name))
+        elif name == BEST:
+            folder = self._pinned()
+        else:
+            place = self._bookmark_path(name) if _BOOKMARK.fullmatch(name) else None
+            folder = place if place is not None and place.is_dir() else None
+        if folder is None:
+            bookmarks = sorted(
+                place.name.removeprefix("bookmark-") for place in self.run.path.glob("bookmark-*")
+            )
+            there = [*map(str, steps), *bookmarks]
+            raise ValueError(f"no checkpoint {name or 'yet'}; there are: {', '.join(there) or 'none'}")
+        verify_checkpoint(folder)
+        return folder
+
+    def good_point(self, back: int) -> Path | None:
+        """The ``back``-th newest checkpoint that is whole, or the oldest such; None if there is none."""
+        found: Path | None = None
+        for folder in reversed(self.run.checkpoints()):
+            try:
+                verify_checkpoint(folder)
+            except CheckpointError:
+                continue
+            found, back = folder, back - 1
+            if back == 0:
+                break
+        return found
+
+    def rewind(self, folder: Path | None, progress: Progress) -> None:
+        """Make ``folder`` (None: the beginning) the newest checkpoint; later ones step aside.
+
+        ``progress`` is what the folder holds; its best is forgotten where that checkpoint is gone.
+        """
+        step = self.run.checkpoint_path(progress.step)
+        later = [
+            place
+            for place in self.run.checkpoints()
+            if folder is None
+            or _step_of(place) > progress.step
+            or (place == step and not _same(step, folder))
+        ]
+        undone_before = list(self.run.path.glob("undone-step-*"))
+        for place in reversed(later):  # the newest first: what is left is a run that can be resumed
+            place.rename(place.with_name(f"undone-{place.name}-{secrets.token_hex(2)}"))
+        if folder is not None and not step.exists():
+            _link_folder(folder, step)
+        if later:
+            for place in undone_before:
+                _remove(place)
+        if progress.best_step is not None and not self.run.checkpoint_path(progress.best_step).exists():
+            progress.best_step = progress.best_value = None
+        if progress.best_step is None:
+            (self.run.path / "best.json").unlink(missing_ok=True)
+        else:
+            self.pin_best(progress)
+
+    def _bookmark_path(self, name: str) -> Path:
+        return self.run.path / f"bookmark-{name}"
+
+    def _pinned(self) -> Path | None:
+        try:
+            pointer = msgspec.json.decode((self.run.path / "best.json").read_bytes(), type=dict[str, Any])
+            folder = self.run.checkpoint_path(int(pointer["step"]))
+        except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return None
+        return folder if folder.is_dir() else None
+
     def save_average(
         self, model: Model, folders: Sequence[Path], progress: Progress, scores: Evaluated | None
     ) -> Path:
@@ -100,9 +210,7 @@ class CheckpointKeeper:
         pinned = None if best_step is None else self.run.checkpoint_path(best_step)
         for folder in self.run.checkpoints()[: -max(self.config.loop.keep_last, 2)]:
             if folder != pinned:
-                doomed = folder.with_name(f".tmp-old-{folder.name}")  # a kill in between leaves no half one
-                folder.rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                _remove(folder)
 
     def _card(self, progress: Progress) -> str:
         config = self.config
@@ -126,6 +234,31 @@ class CheckpointKeeper:
             "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
             "config": msgspec.to_builtins(self.config),
         }
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether two names are of one checkpoint: the manifests hold the hashes of all their files."""
+    return (a / MANIFEST).read_bytes() == (b / MANIFEST).read_bytes()
+
+
+def _remove(folder: Path) -> None:
+    doomed = folder.with_name(f".tmp-old-{folder.name}")  # a kill in between leaves no half one
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _link_folder(folder: Path, place: Path) -> None:
+    """The same checkpoint under another name, in one commit; files are copied where they cannot be linked."""
+    with committed(place, manifest=False) as temporary:
+        for file in folder.iterdir():
+            try:
+                os.link(file, temporary / file.name)
+            except OSError:
+                shutil.copyfile(file, temporary / file.name)
 
 
 def mean_weights(folders: Sequence[Path]) -> dict[str, Tensor]:

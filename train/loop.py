@@ -9,54 +9,42 @@ directory; it knows of no other process.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
-import numpy as np
 import torch
-from torch import Tensor
 
-from tfm.core.checkpoint import Checkpoint, read_tensors
+from tfm.core.checkpoint import Checkpoint
 from tfm.core.model import build_model
 from tfm.core.tokenizer import Tokenizer
+from tfm.train import guard
+from tfm.train.batching import BatchOrder, Place
 from tfm.train.config import TrainConfig
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.events import (
     AnyTrainEvent,
     CheckpointSaved,
-    CommandDone,
     Evaluated,
     Notice,
+    RolledBack,
     RunEnded,
     RunStarted,
     Samples,
     Step,
 )
+from tfm.train.execution import autocast, device_name, find_device, find_precision, untouched_randomness
 from tfm.train.keeping import CheckpointKeeper, mean_weights, newest_whole
 from tfm.train.run_dir import RunDir
 from tfm.train.schedules import learning_rate
-from tfm.train.state import Progress, capture, make_optimizer, restore
+from tfm.train.state import Progress, Window, capture, load_weights, make_optimizer, restore
+from tfm.train.steering import obey
 from tfm.train.tasks import make_task
 
 Reason = Literal["interval", "best", "command", "stop", "final", "average"]
-
-
-@dataclass
-class _Window:
-    """Sums over the steps since the last Step event."""
-
-    loss: float = 0.0
-    nll: float = 0.0
-    correct: int = 0
-    tokens: int = 0
-    grad_norm: float = 0.0
-    steps: int = 0
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -68,10 +56,10 @@ class Trainer:
         Raises:
             ValueError: the data or the checkpoint cannot be used; the sentence says why.
         """
-        loop = config.loop
+        loop, optim = config.loop, config.optim
         self.config, self.run_dir = config, run
-        self.device = _device(loop.device)
-        self.precision = _precision(loop.precision, self.device)
+        self.device = find_device(loop.device)
+        self.precision = find_precision(loop.precision, self.device)
         if loop.threads:
             torch.set_num_threads(loop.threads)
         torch.manual_seed(loop.seed)
@@ -79,17 +67,11 @@ class Trainer:
         self.task = make_task(config, Tokenizer.load(whole / "tokenizer.json") if whole else None)
         self.keeper = CheckpointKeeper(run, config, self.task)
         self.model = build_model(self.task.model_config).to(self.device)
-        optim = config.optim
         self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
-        self.progress = Progress()
-        self.resumed_from: int | None = None
-        if whole:
-            self._load(read_tensors(whole / "model.safetensors"))
-            self.progress = restore(whole, self.model, self.optimizer)
-            self.resumed_from = self.progress.step
-        self.batches = self.task.epoch(loop.seed, self.progress.epoch)
+        self.order = BatchOrder(lambda epoch: self.task.epoch(loop.seed, epoch), loop.accumulate)
+        self.progress = restore(whole, self.model, self.optimizer) if whole else Progress()
+        self.resumed_from = self.progress.step if whole else None
         self.inbox = ControlInbox(run)
-        self.window = _Window()
         self.last_scores: Evaluated | None = None
         self.stopping = ""  # why, once somebody asked
 
@@ -103,29 +85,26 @@ class Trainer:
         yield from (Notice(level="warning", message=text) for text in (*self.problems, *self.task.notices))
         ended: RunEnded | None = None
         while ended is None:
-            yield from self._obey()
+            yield from obey(self, self.inbox)
             ended = self._end()
             if ended is None:
-                loss_is_finite = self._step()
-                if not loss_is_finite:
-                    message = (
-                        f"the loss is not finite at step {self.progress.step + 1}; no update was applied"
-                    )
-                    yield Notice(level="error", message=message)
-                    ended = RunEnded(reason="failed", step=self.progress.step, message=message)
-                    break
-                yield from self._report()
+                trouble, places = self._step()
+                if trouble:
+                    ended = yield from self._recover(trouble, places)
+                else:
+                    yield from self._report()
         yield from self._finish(ended)
 
     # ----------------------------------------------------------------- one step
-    def _step(self) -> bool:
-        """One optimiser step; False (and no update) if the loss or gradient is not finite."""
+    def _step(self) -> tuple[str, list[Place]]:
+        """One optimiser step. Returns why its update was not applied ("": it was), and its batches."""
         began = time.perf_counter()
         self.model.train()
-        micro_batches = self._next_batches()
+        progress, window = self.progress, self.progress.window
+        places, after = self.order.step((progress.epoch, progress.batch), progress.guard.left_out)
         losses = []
-        for indices in micro_batches:
-            with self._autocast():
+        for indices in self.order.share(places):
+            with autocast(self.device, self.precision):
                 loss = self.task.loss(self.model, indices, self.device, self.precision)
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
@@ -134,15 +113,15 @@ class Trainer:
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(n_tokens))
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm or math.inf))
         total = sum(float(loss.total.detach()) for loss in losses)
-        if not math.isfinite(total) or not math.isfinite(grad_norm):
+        trouble = guard.refusal(self.config.guard, progress.guard, total / n_tokens, grad_norm)
+        if trouble:
             self.optimizer.zero_grad(set_to_none=True)
-            return False
+            return trouble, places
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(self.progress.step + 1)
+            group["lr"] = self._learning_rate(progress.step + 1)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
-        window, progress = self.window, self.progress
         window.loss += total
         window.nll += sum(float(loss.nll) for loss in losses)
         window.correct += sum(int(loss.correct) for loss in losses)
@@ -151,30 +130,75 @@ class Trainer:
         window.steps += 1
         window.seconds += seconds
         progress.step += 1
+        progress.epoch, progress.batch = after
         progress.tokens += n_tokens
         progress.seconds += seconds
-        return True
-
-    def _next_batches(self) -> list[np.ndarray]:
-        """The next ``accumulate`` batches; an epoch's remainder is a smaller step of its own."""
-        progress = self.progress
-        if progress.batch >= len(self.batches):
-            progress.epoch += 1
-            progress.batch = 0
-            self.batches = self.task.epoch(self.config.loop.seed, progress.epoch)
-        chosen = self.batches[progress.batch : progress.batch + self.config.loop.accumulate]
-        progress.batch += len(chosen)
-        return chosen
+        guard.applied(self.config.guard, progress.guard, total / n_tokens, progress.step)
+        return "", places
 
     def _learning_rate(self, step: int) -> float:
-        if self.progress.learning_rate_override is not None and step <= self.progress.override_until:
-            return self.progress.learning_rate_override
-        return learning_rate(self.config.optim, step, self.config.loop.max_steps)
+        progress, optim = self.progress, self.config.optim
+        factor = progress.guard.rate_factor if step <= progress.guard.lowered_until else 1.0
+        if progress.learning_rate_override is not None and step <= progress.override_until:
+            return factor * progress.learning_rate_override
+        return factor * learning_rate(optim, step, self.config.loop.max_steps)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.precision is torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.precision)
+    # ----------------------------------------------------------------- going back
+    def _recover(
+        self, trouble: str, offending: list[Place]
+    ) -> Generator[AnyTrainEvent, None, RunEnded | None]:
+        """Go back to a good point and change what led here; after too many times, end the run."""
+        step, state = self.progress.step + 1, self.progress.guard
+        message = f"{trouble} at step {step:,}; no update was applied"
+        guard.refused(state, step)
+        if state.in_a_row > self.config.guard.attempts:
+            tries = f", after {self.config.guard.attempts} attempts" if self.config.guard.attempts else ""
+            message = f"{message}{tries}; the checkpoints are as they were"
+            yield Notice(level="error", message=message)
+            return RunEnded(reason="failed", step=self.progress.step, message=message)
+        yield Notice(level="warning", message=message)
+        yield from self.go_back(self.keeper.good_point(state.in_a_row), message)
+        self.progress.guard = guard.retry(
+            self.config.guard, state, self.progress.guard, self.progress.step, offending
+        )
+        yield Notice(level="warning", message=self._what_is_changed(len(offending)))
+        return None
+
+    def _what_is_changed(self, n_batches: int) -> str:
+        config, state = self.config.guard, self.progress.guard
+        changes = [f"{n_batches} batches are left out"] if config.skip else []
+        if state.rate_factor < 1.0:
+            until = f" up to step {state.lowered_until:,}" if config.lower_steps else ""
+            changes.append(f"the learning rate is multiplied by {state.rate_factor:g}{until}")
+        changed = " and ".join(changes) or "nothing is changed, as the config asks"
+        return (
+            f"back at step {self.progress.step:,}, attempt {state.in_a_row} of {config.attempts}: {changed}"
+        )
+
+    def go_back(self, folder: Path | None, why: str) -> Iterator[AnyTrainEvent]:
+        """Be what a checkpoint holds (None: the beginning), but for the time spent and the prompts.
+
+        Raises:
+            CheckpointError: it cannot be resumed from; nothing is changed then.
+        """
+        before = self.progress
+        if folder is None:
+            self._begin()
+        else:
+            self.progress = restore(folder, self.model, self.optimizer)
+        self.progress.seconds, self.progress.prompts = before.seconds, before.prompts
+        self.progress.window = Window()
+        self.last_scores = None
+        self.keeper.rewind(folder, self.progress)
+        path = "" if folder is None else folder.name
+        yield RolledBack(step=self.progress.step, from_step=before.step, path=path, message=why)
+
+    def _begin(self) -> None:
+        """Be what a new run is."""
+        torch.manual_seed(self.config.loop.seed)
+        load_weights(self.model, dict(build_model(self.task.model_config).named_parameters()))
+        self.optimizer.state.clear()
+        self.progress = Progress()
 
     # ----------------------------------------------------------------- what is told
     def _started(self) -> RunStarted:
@@ -183,8 +207,8 @@ class Trainer:
             objective=self.config.objective,
             n_parameters=sum(p.numel() for p in self.model.parameters()),
             total_steps=self.config.loop.max_steps,
-            steps_per_epoch=-(-len(self.batches) // self.config.loop.accumulate),
-            device=_device_name(self.device),
+            steps_per_epoch=-(-len(self.order.epoch(self.progress.epoch)) // self.config.loop.accumulate),
+            device=device_name(self.device),
             precision="bf16" if self.precision is torch.bfloat16 else "fp32",
             resumed_from=self.resumed_from,
         )
@@ -194,16 +218,16 @@ class Trainer:
         if step % loop.log_every == 0 or step == 1:
             yield self._step_event()
         if step % loop.eval_every == 0 and step < loop.max_steps:
-            yield from self._evaluate()
+            yield from self.evaluate()
         if step % loop.save_every == 0 and step < loop.max_steps:
-            yield self._save("interval")
+            yield self.save("interval")
 
     def _step_event(self) -> Step:
-        window, progress = self.window, self.progress
-        self.window = _Window()
+        window, progress = self.progress.window, self.progress
+        progress.window = Window()
         return Step(
             step=progress.step,
-            epoch=progress.epoch + progress.batch / len(self.batches),
+            epoch=progress.epoch + progress.batch / len(self.order.epoch(progress.epoch)),
             loss=window.loss / window.tokens,
             nll=window.nll / window.tokens,
             accuracy=window.correct / window.tokens,
@@ -219,10 +243,11 @@ class Trainer:
         model = self.model.eval()
         return Checkpoint(model, self.task.model_config, self.task.tokenizer, self.run_dir.path)
 
-    def _evaluate(self) -> Iterator[AnyTrainEvent]:
+    def evaluate(self) -> Iterator[AnyTrainEvent]:
+        """Scores and samples; a checkpoint where they are the best so far."""
         began = time.perf_counter()
-        rng = torch.get_rng_state()
-        scores = self.task.evaluate(self._checkpoint(), self.progress.step)
+        with untouched_randomness(self.device):
+            scores = self.task.evaluate(self._checkpoint(), self.progress.step)
         value = _value(scores, self.config.loop.best_by)
         progress = self.progress
         best = progress.best_value is None or value > progress.best_value
@@ -231,13 +256,19 @@ class Trainer:
         progress.evaluations_since_best = 0 if best else progress.evaluations_since_best + 1
         self.last_scores = msgspec.structs.replace(scores, best=best, seconds=time.perf_counter() - began)
         yield self.last_scores
-        yield Samples(step=progress.step, samples=self.task.samples(self._checkpoint()))
-        torch.set_rng_state(rng)
+        yield self.samples()
         if best:
-            yield self._save("best")
+            yield self.save("best")
+
+    def samples(self) -> Samples:
+        """What the model makes of the fixed prompts now."""
+        with untouched_randomness(self.device):
+            prompts = self.progress.prompts or self.task.prompts
+            return Samples(step=self.progress.step, samples=self.task.samples(self._checkpoint(), prompts))
 
     # ----------------------------------------------------------------- checkpoints
-    def _save(self, reason: Reason) -> CheckpointSaved:
+    def save(self, reason: Reason) -> CheckpointSaved:
+        """Commit the state as it is now."""
         state = capture(self.model, self.optimizer)
         folder = self.keeper.save(self.model, state, self.progress, self.last_scores)
         if reason == "best":
@@ -249,59 +280,13 @@ class Trainer:
         folders = self.keeper.last(self.config.loop.average_last) if self.config.loop.average_last > 1 else []
         if len(folders) < 2:
             return
-        self._load(mean_weights(folders))
+        load_weights(self.model, mean_weights(folders))
         self.last_scores = self.task.evaluate(self._checkpoint(), self.progress.step)
         yield self.last_scores
         folder = self.keeper.save_average(self.model, folders, self.progress, self.last_scores)
         yield CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
 
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(weights[name])
-
-    # ----------------------------------------------------------------- commands and the end
-    def _obey(self) -> Iterator[AnyTrainEvent]:
-        """Carry out what lies in the inbox; a pause waits here."""
-        paused = False
-        while True:
-            for command in self.inbox.take():
-                done = CommandDone(
-                    command_id=command.id, command=command.command, args=command.args, step=self.progress.step
-                )
-                if command.command == "pause":
-                    paused = True
-                elif command.command == "resume":
-                    paused = False
-                elif command.command == "stop":
-                    self.request_stop("asked to")
-                elif command.command == "save":
-                    yield self._save("command")
-                elif command.command == "evaluate":
-                    yield from self._evaluate()
-                elif command.command == "learning_rate":
-                    done = self._override_learning_rate(done)
-                else:
-                    done = msgspec.structs.replace(
-                        done, ok=False, message="this trainer does not know the command"
-                    )
-                yield done
-            for problem in self.inbox.problems:
-                yield Notice(level="warning", message=problem)
-            if not paused or self.stopping:
-                return
-            time.sleep(0.1)
-
-    def _override_learning_rate(self, done: CommandDone) -> CommandDone:
-        value, steps = done.args.get("value"), done.args.get("steps", self.config.loop.max_steps)
-        if not isinstance(value, int | float) or not 0.0 <= value <= 1.0 or not isinstance(steps, int):
-            return msgspec.structs.replace(
-                done, ok=False, message="value must be a number in [0, 1], steps a whole one"
-            )
-        self.progress.learning_rate_override = float(value)
-        self.progress.override_until = self.progress.step + steps
-        return done
-
+    # ----------------------------------------------------------------- the end
     def _end(self) -> RunEnded | None:
         step, loop, progress = self.progress.step, self.config.loop, self.progress
         if self.stopping:
@@ -316,13 +301,13 @@ class Trainer:
         return None
 
     def _finish(self, ended: RunEnded) -> Iterator[AnyTrainEvent]:
-        if self.window.steps:
+        if self.progress.window.steps:
             yield self._step_event()
         if ended.reason == "stopped":
-            yield self._save("stop")
+            yield self.save("stop")
         elif ended.reason != "failed":
-            yield from self._evaluate()
-            yield self._save("final")
+            yield from self.evaluate()
+            yield self.save("final")
             yield from self._average()
         yield ended
 
@@ -332,32 +317,3 @@ def _value(scores: Evaluated, by: Literal["loss", "bleu", "accuracy"]) -> float:
     if by == "bleu" and scores.bleu is not None:
         return scores.bleu
     return scores.accuracy if by == "accuracy" else -scores.loss
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise ValueError(
-            f'loop.device = {name!r} is no device of this machine; use "auto" or "cpu"'
-        ) from None
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads"
-    )
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
-    """``auto``: bfloat16 where the hardware multiplies matrices in it, else float32."""
-    if name == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if name == "bf16" else torch.float32

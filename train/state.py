@@ -6,6 +6,7 @@ The tensors (optimiser moments, random state) go into ``optimizer.safetensors``,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,22 @@ from torch import Tensor
 
 from tfm.core.checkpoint import CheckpointError, read_tensors
 from tfm.core.model import Model
+from tfm.train.guard import GuardState
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "trainer.json"
+
+
+class Window(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Sums over the steps since the last Step event."""
+
+    loss: float = 0.0
+    nll: float = 0.0
+    correct: int = 0
+    tokens: int = 0
+    grad_norm: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
 
 
 class Progress(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +46,9 @@ class Progress(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     evaluations_since_best: int = 0
     learning_rate_override: float | None = None
     override_until: int = 0
+    prompts: tuple[str, ...] = ()  # fixed prompts given by a command; none: those of the config
+    window: Window = msgspec.field(default_factory=Window)
+    guard: GuardState = msgspec.field(default_factory=GuardState)
 
 
 def make_optimizer(
@@ -60,10 +77,10 @@ def capture(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]
 
 
 def restore(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load what :func:`capture` and Progress left in a checkpoint folder.
+    """Make model, optimiser and random generators what they were when the checkpoint was written.
 
     Raises:
-        CheckpointError: the folder cannot be resumed from, and why.
+        CheckpointError: the folder cannot be resumed from, and why; nothing is changed then.
     """
     try:
         progress = msgspec.json.decode((folder / PROGRESS_FILE).read_bytes(), type=Progress)
@@ -71,17 +88,25 @@ def restore(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Pro
         raise CheckpointError(f"{folder} can be used but not resumed: it has no {PROGRESS_FILE}") from None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(f"{folder / PROGRESS_FILE}: {error}") from None
-    tensors = read_tensors(folder / OPTIMIZER_FILE)
+    weights, tensors = read_tensors(folder / "model.safetensors"), read_tensors(folder / OPTIMIZER_FILE)
     parameters = dict(model.named_parameters())
-    for key, value in tensors.items():
-        name, _, moment = key.rpartition("|")
-        if name == "rng":
-            continue
+    moments = [key.rpartition("|") for key in tensors if not key.startswith("rng|")]
+    for name in (*weights, *(name for name, _, _ in moments)):
         if name not in parameters:
-            raise CheckpointError(f"{folder / OPTIMIZER_FILE}: {name} is no parameter of this model")
-        place = parameters[name].device if moment != "step" else value.device
-        optimizer.state[parameters[name]][moment] = value.to(place)
+            raise CheckpointError(f"{folder}: {name} is no parameter of this model")
+    load_weights(model, weights)
+    optimizer.state.clear()
+    for name, _, moment in moments:
+        parameter = parameters[name]
+        optimizer.state[parameter][moment] = tensors[f"{name}|{moment}"].to(parameter.device)
     torch.set_rng_state(tensors["rng|cpu"])
     if torch.cuda.is_available() and "rng|cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng|cuda"])
     return progress
+
+
+def load_weights(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights by name into the model's own parameters."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])

@@ -72,6 +72,10 @@ class RunRecord:
                 self.say(f"saved {event.path} ({event.reason})")
             case events.CommandDone():
                 self._acknowledge(event)
+            case events.RolledBack():
+                self._clock.clear()
+                self._forget_after(event.step)
+                self.say(f"back at step {event.step:,}: {event.message}", "warning")
             case events.Notice():
                 self.say(event.message, event.level)
             case events.RunEnded():

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file
 
 from tfm.train.config import TrainConfig, parse_config
+from tfm.train.control_inbox import ControlInbox
+from tfm.train.events import AnyTrainEvent, Step
+from tfm.train.loop import Trainer
 from tfm.train.resolve import to_toml
 from tfm.train.run_dir import RunDir
+
+Kind = TypeVar("Kind")
 
 NOUNS = [
     ("man", "Mann"),
@@ -80,3 +89,25 @@ def translation_fields(folder: Path, **loop: Any) -> dict[str, Any]:
 def make_run(tmp_path: Path, fields: dict[str, Any], name: str = "tiny") -> tuple[TrainConfig, RunDir]:
     config = parse_config(fields, "test config")
     return config, RunDir.create(to_toml(config), name, tmp_path / "runs")
+
+
+def of(kind: type[Kind], events: Iterable[object]) -> list[Kind]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def train(
+    config: TrainConfig, run: RunDir, at: dict[int, Callable[[Trainer, ControlInbox], object]] | None = None
+) -> list[AnyTrainEvent]:
+    """Train to the end; ``at`` says what is done, once, when a step is told of."""
+    trainer, inbox, events, still = Trainer(config, run, resume=True), ControlInbox(run), [], dict(at or {})
+    for event in trainer.run():
+        events.append(event)
+        if isinstance(event, Step) and event.step in still:
+            still.pop(event.step)(trainer, inbox)
+    return events
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two checkpoints hold the same model, bit for bit."""
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (a, b))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

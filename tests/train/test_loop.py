@@ -9,12 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.corpora import make_run, sentence_pairs, translation_fields, write_pairs
+from tests.train.corpora import make_run, of, sentence_pairs, translation_fields, write_pairs
 from tfm.core.checkpoint import load_checkpoint, verify_checkpoint
 from tfm.core.search import translate_batch
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.events import (
-    AnyTrainEvent,
     CheckpointSaved,
     CommandDone,
     Evaluated,
@@ -25,10 +24,6 @@ from tfm.train.events import (
     Step,
 )
 from tfm.train.loop import Trainer
-
-
-def of(kind: type, events: list[AnyTrainEvent]) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
 
 
 @pytest.fixture
@@ -134,42 +129,6 @@ def test_stop_saves_first(tmp_path: Path, corpus: Path) -> None:
     assert of(CheckpointSaved, events)[-1].reason == "stop"
     assert of(CommandDone, events)[-1].ok
     assert [folder.name for folder in run.checkpoints()] == [f"step-{events[-1].step:06d}"]
-
-
-def test_commands(tmp_path: Path, corpus: Path) -> None:
-    config, run = make_run(tmp_path, translation_fields(corpus, max_steps=30, log_every=1, eval_every=1000))
-    inbox, events = ControlInbox(run), []
-    for event in Trainer(config, run).run():
-        events.append(event)
-        if isinstance(event, Step) and event.step == 3:
-            inbox.send("save")
-            inbox.send("learning_rate", {"value": 0.00123, "steps": 4})
-            inbox.send("learning_rate", {"value": "much"})
-            inbox.send("evaluate")
-    acknowledged = [(done.command, done.ok) for done in of(CommandDone, events)]
-    assert acknowledged == [
-        ("save", True),
-        ("learning_rate", True),
-        ("learning_rate", False),
-        ("evaluate", True),
-    ]
-    rates = {step.step: step.learning_rate for step in of(Step, events)}
-    assert [rates[step] == 0.00123 for step in (3, 4, 7, 8)] == [False, True, True, False]
-    assert of(Evaluated, events)[0].step == 3
-    assert "command" in [saved.reason for saved in of(CheckpointSaved, events)]
-
-
-def test_loss_that_is_not_finite_is_never_applied(tmp_path: Path, corpus: Path) -> None:
-    config, run = make_run(tmp_path, translation_fields(corpus, max_steps=50, save_every=2))
-    trainer, events = Trainer(config, run), []
-    for event in trainer.run():
-        events.append(event)
-        if isinstance(event, CheckpointSaved) and event.step == 4:
-            with torch.no_grad():
-                trainer.model.decoder_norm.weight.fill_(float("inf"))
-    assert events[-1].reason == "failed" and events[-1].step == 4
-    assert any("not finite" in notice.message for notice in of(Notice, events))
-    verify_checkpoint(run.checkpoints()[-1])
 
 
 def test_time_budget_and_patience(tmp_path: Path, corpus: Path) -> None:

@@ -6,6 +6,7 @@ objective.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ class Task(Protocol):
     model_config: ModelConfig
     notices: list[str]  # what a person should know about the data
     files: dict[str, bytes]  # more files for its checkpoints, by name
+    prompts: list[str]  # the fixed prompts of the config, or the first of the validation set
 
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch as example indices, a pure function of (seed, epoch)."""
@@ -40,8 +42,12 @@ class Task(Protocol):
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
         """Losses and, where they apply, generation metrics on the validation set."""
 
-    def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
-        """What the model makes of the fixed prompts."""
+    def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
+        """What the model makes of some prompts.
+
+        Raises:
+            ValueError: the model cannot take one of them; the sentence says why.
+        """
 
 
 def make_task(config: TrainConfig, tokenizer: Tokenizer | None = None) -> Task:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -71,10 +73,10 @@ class CausalLM:
                 sums.add(rows_loss(checkpoint.model, rows, smoothing, checkpoint.device, torch.float32))
         return sums.evaluated(step)
 
-    def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
+    def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
         special = self.tokenizer.special_ids
         made = []
-        for prompt in self.prompts:
+        for prompt in prompts:
             ids = [special["bos_id"], *self.tokenizer.encode(prompt)]
             if self.dialogue:
                 ids.append(special["eos_id"])

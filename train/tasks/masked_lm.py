@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -75,9 +76,9 @@ class MaskedLM:
                 sums.add(masked_loss(checkpoint.model, rows, generator, checkpoint.device, torch.float32))
         return sums.evaluated(step)
 
-    def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
+    def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
         made = []
-        for prompt in self.prompts:
+        for prompt in prompts:
             with torch.inference_mode():
                 _, masks = fill(checkpoint, prompt, n_top=3)
             best = [" / ".join(candidate.piece.strip() for candidate in mask.candidates) for mask in masks]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -43,7 +45,7 @@ class Translation:
             self.valid_texts = train
             self.notices.append("no validation set is named; scores are on the training set")
         self.valid, _ = tokenise(self.valid_texts, tokenizer, longest)
-        self.sample_sources = list(loop.samples) or self.valid_texts.sources[: loop.sample_sentences]
+        self.prompts = list(loop.samples) or self.valid_texts.sources[: loop.sample_sentences]
 
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
         budget = self.config.loop.batch_tokens // self.config.loop.accumulate
@@ -70,12 +72,12 @@ class Translation:
         scores = translation_scores(outputs, texts.targets[:n_scored], language)
         return sums.evaluated(step, scores.bleu, scores.chrf)
 
-    def samples(self, checkpoint: Checkpoint) -> tuple[Sample, ...]:
+    def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
         references = dict(zip(self.valid_texts.sources, self.valid_texts.targets, strict=True))
-        outputs = translate_batch(checkpoint, self.sample_sources, beam=1)
+        outputs = translate_batch(checkpoint, prompts, beam=1)
         return tuple(
             Sample(source=source, reference=references.get(source, ""), output=output)
-            for source, output in zip(self.sample_sources, outputs, strict=True)
+            for source, output in zip(prompts, outputs, strict=True)
         )
 
 

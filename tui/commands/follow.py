@@ -14,6 +14,7 @@ from tfm.train.events import (
     CommandDone,
     Evaluated,
     Notice,
+    RolledBack,
     RunEnded,
     RunStarted,
     Samples,
@@ -108,6 +109,9 @@ class Printer:
             case CommandDone():
                 done = "done" if event.ok else "refused"
                 return [f"  {event.command}: {event.message or done}"]
+            case RolledBack():
+                self._rate.clear()
+                return [f"  went back from step {event.from_step:,} to {event.step:,}: {event.message}"]
             case Notice():
                 return [f"  {event.level}: {event.message}"]
             case RunEnded():
