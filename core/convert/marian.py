@@ -34,7 +34,7 @@ def _read_offset(raw: Raw) -> dict[str, Any]:
 
 
 def _write_offset(config: ModelConfig) -> dict[str, Any]:
-    return {"pad_token_id": config.position_offset - 1}
+    return {"pad_token_id": max(config.position_offset - 1, 0)}
 
 
 def _read_target_vocabulary(raw: Raw) -> dict[str, Any]:

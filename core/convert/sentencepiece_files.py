@@ -27,12 +27,12 @@ UNIGRAM, BPE = 1, 2
 
 # The languages of M2M100 and of its WMT 2021 descendants, in the order of their tokens' ids, which the
 # folders do not always tell.
-M2M100_LANGUAGES = (
-    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr "
-    "ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa "
-    "pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu"
-).split()
-WMT21_LANGUAGES = "en ha is ja cs ru zh de".split()
+M2M100_LANGUAGES = """
+    af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr ht
+    hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa pl
+    ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu
+"""
+WMT21_LANGUAGES = "en ha is ja cs ru zh de"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def marian(path: Path, vocabulary: Mapping[str, int]) -> tokenizers.Tokenizer:
 def language_tokens(code_set: object) -> tuple[str, ...]:
     """The tokens of M2M100's languages, by what tokenizer_config.json calls ``language_codes``."""
     languages = WMT21_LANGUAGES if code_set == "wmt21" else M2M100_LANGUAGES
-    return tuple(f"__{language}__" for language in languages)
+    return tuple(f"__{language}__" for language in languages.split())
 
 
 def m2m100(path: Path, vocabulary: Mapping[str, int], languages: Sequence[str]) -> tokenizers.Tokenizer:

@@ -177,14 +177,16 @@ def _word_piece(path: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
 def _probe(backend: tokenizers.Tokenizer) -> None:
     """Do what a user would do with it, so that what can go wrong goes wrong here."""
     size = backend.get_vocab_size(with_added_tokens=True)
-    for specials in (False, True):
-        backend.encode_special_tokens = not specials
-        for encoding in backend.encode_batch(list(PROBES), add_special_tokens=specials):
-            backend.decode(encoding.ids, skip_special_tokens=not specials)
-    step = max(1, size // N_DECODED)
-    for index in range(0, size, step):
-        backend.id_to_token(index)
-        backend.decode([index], skip_special_tokens=False)
+    try:
+        for specials in (False, True):
+            backend.encode_special_tokens = not specials
+            for encoding in backend.encode_batch(list(PROBES), add_special_tokens=specials):
+                backend.decode(encoding.ids, skip_special_tokens=not specials)
+        for index in range(0, size, max(1, size // N_DECODED)):
+            backend.id_to_token(index)
+            backend.decode([index], skip_special_tokens=False)
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"cannot encode every text: {str(error).splitlines()[0][:200]}") from None
 
 
 def _describe(

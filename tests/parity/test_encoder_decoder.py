@@ -25,7 +25,8 @@ from tfm.core.convert.huggingface_out import export_folder
 
 SHAPE = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 128,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "max_position_embeddings": 128,
 }  # fmt: skip
 END, UNKNOWN = 0, 1
 PAD = tokenizers.Tokenizer.from_str(translator_json()).get_vocab_size() - 1
@@ -114,7 +115,7 @@ def test_a_model_of_many_languages_asks_which(reference: Build, tmp_path: Path) 
     ids = {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": END}
     reference("M2M100ForConditionalGeneration", "M2M100Config", nllb_tokenizer, **SHAPE, **ids)
     with pytest.raises(
-        ValueError, match="name the source and the target language .*it has eng_Latn, deu_Latn"
+        ValueError, match=r"name the source and the target language .*it has eng_Latn, deu_Latn"
     ):
         imported(tmp_path / "published", source_language="eng_Latn")
     with pytest.raises(ValueError, match="no language 'xx'"):
