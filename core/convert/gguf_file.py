@@ -82,7 +82,7 @@ class _Cursor:
     """Reads one value after another, never past the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.position, self.what = data, 4, "the header"
+        self.data, self.position, self.what = data, 4, "header"
 
     def header(self) -> Header:
         version = self.number("I")

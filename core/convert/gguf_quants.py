@@ -22,6 +22,11 @@ def dequantize(data: Bytes, kind: str) -> Floats:
     Raises:
         NotImplementedError: the format needs the ``gguf`` package, and it is not installed.
     """
+    with np.errstate(all="ignore"):  # what is not finite is found by whoever reads the weights
+        return _unpacked(data, kind)
+
+
+def _unpacked(data: Bytes, kind: str) -> Floats:
     if kind in _FORMATS:
         n_bytes, unpack = _FORMATS[kind]
         blocks = data.reshape(-1, n_bytes)
