@@ -68,7 +68,10 @@ class Trainer:
         self.keeper = CheckpointKeeper(run, config, self.task)
         self.model = build_model(self.task.model_config).to(self.device)
         self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
-        self.order = BatchOrder(lambda epoch: self.task.epoch(loop.seed, epoch), loop.accumulate)
+        batch_tokens = loop.batch_tokens // loop.accumulate
+        self.order = BatchOrder(
+            lambda epoch: self.task.epoch(batch_tokens, loop.seed, epoch), loop.accumulate
+        )
         self.progress = restore(whole, self.model, self.optimizer) if whole else Progress()
         self.resumed_from = self.progress.step if whole else None
         self.inbox = ControlInbox(run)

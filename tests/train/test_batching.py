@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.core.models import small_config, small_model
 from tfm.core.model import EncoderDecoder
-from tfm.train.batching import collate_pairs, token_budget_batches
+from tfm.train.batching import BatchOrder, Place, collate_pairs, token_budget_batches
 from tfm.train.tasks.translation import pair_loss
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=80)
@@ -35,6 +37,52 @@ def test_epochs_and_seeds_differ() -> None:
     first = np.concatenate(token_budget_batches(lengths, lengths, 256, 1, 0))
     assert not np.array_equal(first, np.concatenate(token_budget_batches(lengths, lengths, 256, 1, 1)))
     assert not np.array_equal(first, np.concatenate(token_budget_batches(lengths, lengths, 256, 2, 0)))
+
+
+def epochs(n_batches: int) -> Callable[[int], list[np.ndarray]]:
+    return lambda epoch: [np.array([100 * epoch + number]) for number in range(n_batches)]
+
+
+def steps_of(order: BatchOrder, count: int, left_out: tuple[Place, ...] = ()) -> list[list[int]]:
+    at, taken = (0, 0), []
+    for _ in range(count):
+        places, at = order.step(at, left_out)
+        taken.append([int(batch[0]) for batch in order.share(places)])
+    return taken
+
+
+@given(
+    n_batches=st.integers(1, 9),
+    accumulate=st.integers(1, 4),
+    world_size=st.integers(1, 3),
+    count=st.integers(1, 12),
+)
+@settings(deadline=None)
+def test_processes_share_the_steps_of_one(
+    n_batches: int, accumulate: int, world_size: int, count: int
+) -> None:
+    alone = steps_of(BatchOrder(epochs(n_batches), accumulate * world_size), count)
+    flat = [number for step in alone for number in step]
+    assert flat == [100 * (i // n_batches) + i % n_batches for i in range(len(flat))]  # each once an epoch
+    assert all(len(step) == accumulate * world_size for step in alone)
+    ranks = [
+        steps_of(BatchOrder(epochs(n_batches), accumulate, rank, world_size), count)
+        for rank in range(world_size)
+    ]
+    for i, step in enumerate(alone):
+        assert all(len(taken[i]) == accumulate for taken in ranks)
+        assert sorted(number for taken in ranks for number in taken[i]) == sorted(step)
+
+
+def test_a_step_begins_where_the_last_one_ended_whatever_was_asked_before() -> None:
+    order = BatchOrder(epochs(5), 3)
+    assert steps_of(order, 4) == [[0, 1, 2], [3, 4, 100], [101, 102, 103], [104, 200, 201]]
+    assert order.step((0, 3)) == ([(0, 3), (0, 4), (1, 0)], (1, 1))  # as a run that is resumed asks
+
+
+def test_what_is_left_out_is_passed_over() -> None:
+    order = BatchOrder(epochs(3), 2)
+    assert steps_of(order, 3, ((0, 1), (1, 0))) == [[0, 2], [101, 102], [200, 201]]
 
 
 def test_little_is_padding() -> None:

@@ -33,8 +33,8 @@ class Task(Protocol):
     files: dict[str, bytes]  # more files for its checkpoints, by name
     prompts: list[str]  # the fixed prompts of the config, or the first of the validation set
 
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch as example indices, a pure function of (seed, epoch)."""
+    def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch as example indices, a pure function of the arguments."""
 
     def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
         """Loss of one batch of training examples."""

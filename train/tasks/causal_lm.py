@@ -56,9 +56,8 @@ class CausalLM:
         make = dialogue_rows if self.dialogue else text_rows
         return make(documents, self.tokenizer, self.length, special["bos_id"], special["eos_id"])
 
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        budget = self.config.loop.batch_tokens // self.config.loop.accumulate
-        return token_budget_batches(self.lengths, self.lengths, budget, seed, epoch)
+    def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+        return token_budget_batches(self.lengths, self.lengths, batch_tokens, seed, epoch)
 
     def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
         rows = [self.train[i] for i in indices]

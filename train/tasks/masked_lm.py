@@ -59,9 +59,8 @@ class MaskedLM:
         bos, eos = np.array([special["bos_id"]]), np.array([special["eos_id"]])
         return [np.concatenate((bos, ids[:longest], eos)) for ids in encode(texts, self.tokenizer)]
 
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        budget = self.config.loop.batch_tokens // self.config.loop.accumulate
-        return token_budget_batches(self.lengths, self.lengths, budget, seed, epoch)
+    def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+        return token_budget_batches(self.lengths, self.lengths, batch_tokens, seed, epoch)
 
     def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
         return masked_loss(model, [self.train[i] for i in indices], None, device, dtype)

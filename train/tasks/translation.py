@@ -47,9 +47,9 @@ class Translation:
         self.valid, _ = tokenise(self.valid_texts, tokenizer, longest)
         self.prompts = list(loop.samples) or self.valid_texts.sources[: loop.sample_sentences]
 
-    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        budget = self.config.loop.batch_tokens // self.config.loop.accumulate
-        return token_budget_batches(self.train.source_lengths, self.train.target_lengths, budget, seed, epoch)
+    def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+        lengths = self.train.source_lengths, self.train.target_lengths
+        return token_budget_batches(*lengths, batch_tokens, seed, epoch)
 
     def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
         rows = [self.train.sources[i] for i in indices], [self.train.targets[i] for i in indices]
