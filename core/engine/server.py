@@ -72,6 +72,7 @@ def main(services: Services | None = None) -> NoReturn:
         engine.serve(stdin)
     except KeyboardInterrupt:
         status = 130
+    sys.stdout.flush()  # where libraries printed; it leads to stderr
     sys.stderr.flush()
     os._exit(status)  # daemon threads inside torch would crash while the interpreter is taken down
 

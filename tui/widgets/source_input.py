@@ -30,11 +30,13 @@ class SourceInput(TextArea):
             super().__init__()
             self.length = length
 
+    # Priority keys are acted on at once, while the characters typed before them may still wait in this
+    # widget's queue: so both actions queue up behind those.
     def action_submit(self) -> None:
-        self.post_message(self.Submitted(self.text))
+        self.call_later(lambda: self.post_message(self.Submitted(self.text)))
 
     def action_newline(self) -> None:
-        self.insert("\n")
+        self.call_later(self.insert, "\n")
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Runs before TextArea's own handler, which then inserts what is left in the event."""
