@@ -38,13 +38,22 @@ def target(terminal: Terminal) -> str:
     return " ".join(line for line in inner if line)
 
 
+def wait_to_finish(terminal: Terminal) -> None:
+    """Until figures, keys and text all say that the translation is done; they paint one after another."""
+
+    def done(text: str) -> bool:
+        return "tokens · log p" in text and "^R again" in text and "▌" not in text
+
+    terminal.wait_until(done, "the end of the translation")
+
+
 def test_a_sentence_streams_and_the_terminal_comes_back(tiny_translator: Path, tmp_path: Path) -> None:
     with app(tiny_translator, tmp_path) as terminal:
         terminal.wait_for("tiny-translator · cpu")
         terminal.type("A man in a blue shirt is standing on a ladder.")
         terminal.wait_for(["on", "a", "ladder."][-1])
         terminal.press("enter")
-        terminal.wait_until(lambda text: "tokens · log p" in text and "^R again" in text, "the end of it")
+        wait_to_finish(terminal)
         assert target(terminal)
         terminal.press("tab", "left")
         terminal.wait_for("token 1")
@@ -59,7 +68,7 @@ def test_the_bundled_model_writes_german(tmp_path: Path) -> None:
         terminal.wait_for("en-de · cpu")
         terminal.type("A man in a blue shirt is standing on a ladder.")
         terminal.press("enter")
-        terminal.wait_until(lambda text: "tokens · log p" in text and "^R again" in text, "the end of it")
+        wait_to_finish(terminal)
         words = target(terminal).replace(".", "").split()
         assert words[:2] == ["Ein", "Mann"] and "Leiter" in words, target(terminal)
         terminal.press("ctrl+q")
@@ -78,7 +87,7 @@ def test_an_engine_killed_in_mid_stream_is_a_message(tiny_translator: Path, tmp_
         assert target(terminal).strip("▌ ")  # the text that came stays
         terminal.press("ctrl+r")
         terminal.wait_for("tiny-translator · cpu")  # a new engine, the model in it
-        terminal.wait_until(lambda text: "^R again" in text, "the translation made again")
+        wait_to_finish(terminal)
         terminal.press("ctrl+q")
         assert terminal.wait_to_end() == 0
 

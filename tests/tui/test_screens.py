@@ -268,17 +268,9 @@ async def test_a_finished_run_stays_on_the_panel(
         await pilot.press("enter")
         await until(pilot, lambda: screen.record and screen.record.ended, "the end of the run")
         await until(pilot, lambda: "finished" in painted(app), "the panel")
+        figures = ["800 / 800", "100%", "validation BLEU", "32.0", "accuracy", "learning rate", "Ein Mann 8."]
+        await until(pilot, lambda: all(figure in painted(app) for figure in figures), "all figures")
         text = painted(app)
-        for figure in (
-            "800 / 800",
-            "100%",
-            "validation BLEU",
-            "32.0",
-            "accuracy",
-            "learning rate",
-            "Ein Mann 8.",
-        ):
-            assert figure in text, figure
         assert not set(text) & set("\x1b\x07\u202e")
         assert any(0x2800 < ord(c) < 0x2900 for c in text)
         await pilot.press("comma", "comma")
