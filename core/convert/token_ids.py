@@ -49,6 +49,9 @@ class TokenFacts:
         values = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(item, int) and not isinstance(item, bool) for item in values):
             raise ConvertError(f"{name} must be a token id or a list of them, not {value!r}")
+        size = self.raw.get("vocab_size")
+        if isinstance(size, int) and any(item >= size for item in values):
+            raise ConvertError(f"{name} must lie below vocab_size ({size:,}), not be {value!r}")
         return [item for item in values if item >= 0]  # Llama 1 wrote -1 for none
 
 

@@ -99,7 +99,7 @@ def test_the_folder_itself_is_fine(folder: Path, tmp_path: Path) -> None:
         ({"num_attention_heads": 0}, "n_heads must be at least 1"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_scaling: type 'yarn' is not supported"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling: Expected `float`, got `null` - at `$.factor`"),
-        ({"eos_token_id": 10**9}, "eos_id must lie in [0, "),
+        ({"eos_token_id": 10**9}, "eos_token_id must lie below vocab_size ("),
         ({"eos_token_id": "</s>"}, "eos_token_id must be a token id or a list of them"),
         ({"vocab_size": 10}, "but vocab_size in config.json is 10"),
         ({"intermediate_size": 65}, "has shape [64, 32], but config.json asks for [65, 32]"),
