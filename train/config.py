@@ -79,6 +79,9 @@ class OptimConfig(_Section, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
+    ema: float = (
+        0.0  # decay of a moving average of the weights, which is then what is scored and kept; 0: none
+    )
 
 
 class LoopConfig(_Section, frozen=True, kw_only=True):
@@ -90,15 +93,16 @@ class LoopConfig(_Section, frozen=True, kw_only=True):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     threads: int = 0  # 0: as many as torch chooses
-    compile: bool = False
+    compile: bool = False  # torch.compile of the layers, where it works
+    gradient_checkpointing: bool = False  # less memory: layers are computed again on the way back
     log_every: int = 20
     eval_every: int = 500
     bleu_sentences: int = 200  # of the validation set, translated greedily at each evaluation; 0: none
     save_every: int = 500
     keep_last: int = 5
-    average_last: int = 5  # final weights: mean of the last N checkpoints; 0 or 1: no averaging
+    average_last: int = 5  # final weights: mean of the last N checkpoints; 0 or 1, or optim.ema: no mean
     patience: int = 0  # evaluations without a better best before stopping; 0: never
-    best_by: Literal["loss", "bleu", "accuracy"] = "loss"
+    best_by: Literal["loss", "bleu", "chrf", "accuracy"] = "loss"
     sample_sentences: int = 4
     samples: tuple[str, ...] = ()  # fixed prompts; empty: first sentences of the validation set
 
@@ -213,6 +217,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"optim.learning_rate must lie in (0, 1], not {optim.learning_rate}")
     if not 0.0 <= optim.label_smoothing < 1.0:
         raise ValueError(f"optim.label_smoothing must lie in [0, 1), not {optim.label_smoothing}")
+    if not 0.0 <= optim.ema < 1.0:
+        raise ValueError(f"optim.ema must lie in [0, 1), not {optim.ema}")
     if not 0.0 < guard.lower_by <= 1.0:
         raise ValueError(f"guard.lower_by must lie in (0, 1], not {guard.lower_by}")
     if not 0.0 <= data.valid_fraction < 1.0:

@@ -51,6 +51,8 @@ class Evaluated(TrainEvent, frozen=True, kw_only=True, tag="eval"):
     accuracy: float
     bleu: float | None = None
     chrf: float | None = None
+    cer: float | None = None  # character edits per character of the references
+    wer: float | None = None  # word edits per word
     best: bool = False
     seconds: float = 0.0
 

@@ -1,10 +1,17 @@
-"""On what a model runs: device and precision."""
+"""How a model is run: device, precision, compiled layers, activations computed twice."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from tfm.core.model import DecoderOnly, EncoderOnly, Model
 
 
 def find_device(name: str) -> torch.device:
@@ -51,3 +58,47 @@ def untouched_randomness(device: torch.device) -> contextlib.AbstractContextMana
     """Whatever is drawn within the block, the generators stand afterwards where they stood before."""
     devices = [device] if device.type == "cuda" else []
     return torch.random.fork_rng(devices=devices)
+
+
+# --------------------------------------------------------------------------- layers
+def layers_of(model: Model) -> list[nn.Module]:
+    """Every encoder and decoder layer: nearly all the work and nearly all the memory."""
+    encoder = [] if isinstance(model, DecoderOnly) else list(model.encoder_layers)
+    decoder = [] if isinstance(model, EncoderOnly) else list(model.decoder_layers)
+    return encoder + decoder
+
+
+def recompute_activations(model: Model) -> None:
+    """Keep only what enters each layer and compute the rest again for the gradient (Chen et al. 2016).
+
+    Costs a third more time and changes no result: dropout draws the same masks again.
+    """
+    for layer in layers_of(model):
+        _in_training(layer, partial(checkpoint, layer.forward, use_reentrant=False))
+
+
+def compile_layers(model: Model, trial: Callable[[], None]) -> str:
+    """Have torch compile each layer for training; ``trial`` is a forward and backward pass to try it on.
+
+    Returns why it does not work on this machine, in which case the model is as it was; "" if it does.
+    """
+    layers = layers_of(model)
+    for layer in layers:
+        _in_training(layer, torch.compile(layer.forward, dynamic=True))
+    try:
+        trial()
+    except Exception as error:  # whatever the compiler raises, it is no reason not to train
+        for layer in layers:
+            del layer.forward
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
+
+
+def _in_training(layer: nn.Module, forward: Callable[..., Any]) -> None:
+    """Run a layer by ``forward`` where gradients are wanted and as it is everywhere else."""
+    plain = layer.forward
+
+    def choose(*inputs: Any) -> Any:
+        return forward(*inputs) if layer.training and torch.is_grad_enabled() else plain(*inputs)
+
+    layer.forward = choose

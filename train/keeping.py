@@ -68,7 +68,7 @@ class CheckpointKeeper:
 
     def save(
         self,
-        model: Model,
+        weights: Model | Mapping[str, Tensor],
         optimizer_state: Mapping[str, Tensor],
         progress: Progress,
         scores: Evaluated | None,
@@ -78,7 +78,7 @@ class CheckpointKeeper:
         if folder not in self.run.checkpoints():
             save_checkpoint(
                 folder,
-                model,
+                weights,
                 self.task.model_config,
                 self.task.tokenizer,
                 self._card(progress),
@@ -192,13 +192,17 @@ class CheckpointKeeper:
         return folder if folder.is_dir() else None
 
     def save_average(
-        self, model: Model, folders: Sequence[Path], progress: Progress, scores: Evaluated | None
+        self,
+        weights: Model | Mapping[str, Tensor],
+        averaged: str | list[str],
+        progress: Progress,
+        scores: Evaluated | None,
     ) -> Path:
-        """Commit ``average``, ready for inference, from a model that holds the mean already."""
-        record = {**self._record(progress, scores), "averaged": [folder.name for folder in folders]}
+        """Commit ``average``, ready for inference; ``averaged`` says for the record what it is made of."""
+        record = {**self._record(progress, scores), "averaged": averaged}
         return save_checkpoint(
             self.run.path / "average",
-            model,
+            weights,
             self.task.model_config,
             self.task.tokenizer,
             self._card(progress),
@@ -272,5 +276,5 @@ def mean_weights(folders: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _numbers(scores: Evaluated) -> dict[str, float]:
-    names = ("loss", "perplexity", "accuracy", "bleu", "chrf")
+    names = ("loss", "perplexity", "accuracy", "bleu", "chrf", "cer", "wer")
     return {name: round(getattr(scores, name), 4) for name in names if getattr(scores, name) is not None}

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 import torch
 
 from tfm.core.checkpoint import Checkpoint
@@ -25,6 +27,7 @@ from tfm.train import guard
 from tfm.train.batching import BatchOrder, Place
 from tfm.train.config import TrainConfig
 from tfm.train.control_inbox import ControlInbox
+from tfm.train.ema import WeightAverage
 from tfm.train.events import (
     AnyTrainEvent,
     CheckpointSaved,
@@ -36,8 +39,17 @@ from tfm.train.events import (
     Samples,
     Step,
 )
-from tfm.train.execution import autocast, device_name, find_device, find_precision, untouched_randomness
+from tfm.train.execution import (
+    autocast,
+    compile_layers,
+    device_name,
+    find_device,
+    find_precision,
+    recompute_activations,
+    untouched_randomness,
+)
 from tfm.train.keeping import CheckpointKeeper, mean_weights, newest_whole
+from tfm.train.objectives import Loss
 from tfm.train.run_dir import RunDir
 from tfm.train.schedules import learning_rate
 from tfm.train.state import Progress, Window, capture, load_weights, make_optimizer, restore
@@ -67,13 +79,20 @@ class Trainer:
         self.task = make_task(config, Tokenizer.load(whole / "tokenizer.json") if whole else None)
         self.keeper = CheckpointKeeper(run, config, self.task)
         self.model = build_model(self.task.model_config).to(self.device)
+        self.average = WeightAverage(self.model, optim.ema) if optim.ema else None
         self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
         batch_tokens = loop.batch_tokens // loop.accumulate
         self.order = BatchOrder(
             lambda epoch: self.task.epoch(batch_tokens, loop.seed, epoch), loop.accumulate
         )
-        self.progress = restore(whole, self.model, self.optimizer) if whole else Progress()
+        self.progress = Progress()
+        if whole:
+            self.progress = restore(whole, self.model, self.optimizer, self.average)
         self.resumed_from = self.progress.step if whole else None
+        if loop.compile and (problem := compile_layers(self.model, self._try_a_pass)):
+            self.problems.append(f"the layers are not compiled: {problem}")
+        if loop.gradient_checkpointing:
+            recompute_activations(self.model)
         self.inbox = ControlInbox(run)
         self.last_scores: Evaluated | None = None
         self.stopping = ""  # why, once somebody asked
@@ -105,12 +124,7 @@ class Trainer:
         self.model.train()
         progress, window = self.progress, self.progress.window
         places, after = self.order.step((progress.epoch, progress.batch), progress.guard.left_out)
-        losses = []
-        for indices in self.order.share(places):
-            with autocast(self.device, self.precision):
-                loss = self.task.loss(self.model, indices, self.device, self.precision)
-            loss.total.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss)
+        losses = [self._forward_backward(indices) for indices in self.order.share(places)]
         n_tokens = sum(loss.n_tokens for loss in losses)
         parameters = list(self.model.parameters())
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(n_tokens))
@@ -133,11 +147,26 @@ class Trainer:
         window.steps += 1
         window.seconds += seconds
         progress.step += 1
+        if self.average is not None:
+            self.average.update(progress.step)
         progress.epoch, progress.batch = after
         progress.tokens += n_tokens
         progress.seconds += seconds
         guard.applied(self.config.guard, progress.guard, total / n_tokens, progress.step)
         return "", places
+
+    def _forward_backward(self, indices: np.ndarray) -> Loss:
+        """One pass over one batch; gradients of the summed loss are added to those that are there."""
+        with autocast(self.device, self.precision):
+            loss = self.task.loss(self.model, indices, self.device, self.precision)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def _try_a_pass(self) -> None:
+        """A pass over the first batch that leaves nothing behind."""
+        with untouched_randomness(self.device):
+            self._forward_backward(self.order.epoch(self.progress.epoch)[0])
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _learning_rate(self, step: int) -> float:
         progress, optim = self.progress, self.config.optim
@@ -188,7 +217,7 @@ class Trainer:
         if folder is None:
             self._begin()
         else:
-            self.progress = restore(folder, self.model, self.optimizer)
+            self.progress = restore(folder, self.model, self.optimizer, self.average)
         self.progress.seconds, self.progress.prompts = before.seconds, before.prompts
         self.progress.window = Window()
         self.last_scores = None
@@ -200,6 +229,8 @@ class Trainer:
         """Be what a new run is."""
         torch.manual_seed(self.config.loop.seed)
         load_weights(self.model, dict(build_model(self.task.model_config).named_parameters()))
+        if self.average is not None:
+            self.average.load(dict(self.model.named_parameters()))
         self.optimizer.state.clear()
         self.progress = Progress()
 
@@ -241,16 +272,19 @@ class Trainer:
             seconds=progress.seconds,
         )
 
-    def _checkpoint(self) -> Checkpoint:
-        """The model as it is now, ready for inference."""
-        model = self.model.eval()
-        return Checkpoint(model, self.task.model_config, self.task.tokenizer, self.run_dir.path)
+    @contextmanager
+    def _inference(self) -> Iterator[Checkpoint]:
+        """What has been learnt so far, ready to be used; training goes on as if nothing had happened."""
+        averaged = nullcontext() if self.average is None else self.average.in_place()
+        with untouched_randomness(self.device), averaged:
+            model = self.model.eval()
+            yield Checkpoint(model, self.task.model_config, self.task.tokenizer, self.run_dir.path)
 
     def evaluate(self) -> Iterator[AnyTrainEvent]:
         """Scores and samples; a checkpoint where they are the best so far."""
         began = time.perf_counter()
-        with untouched_randomness(self.device):
-            scores = self.task.evaluate(self._checkpoint(), self.progress.step)
+        with self._inference() as checkpoint:
+            scores = self.task.evaluate(checkpoint, self.progress.step)
         value = _value(scores, self.config.loop.best_by)
         progress = self.progress
         best = progress.best_value is None or value > progress.best_value
@@ -265,28 +299,36 @@ class Trainer:
 
     def samples(self) -> Samples:
         """What the model makes of the fixed prompts now."""
-        with untouched_randomness(self.device):
+        with self._inference() as checkpoint:
             prompts = self.progress.prompts or self.task.prompts
-            return Samples(step=self.progress.step, samples=self.task.samples(self._checkpoint(), prompts))
+            return Samples(step=self.progress.step, samples=self.task.samples(checkpoint, prompts))
 
     # ----------------------------------------------------------------- checkpoints
     def save(self, reason: Reason) -> CheckpointSaved:
         """Commit the state as it is now."""
-        state = capture(self.model, self.optimizer)
-        folder = self.keeper.save(self.model, state, self.progress, self.last_scores)
+        weights = self.model if self.average is None else self.average.weights()
+        state = capture(self.model, self.optimizer, self.average)
+        folder = self.keeper.save(weights, state, self.progress, self.last_scores)
         if reason == "best":
             self.keeper.pin_best(self.progress)
         return CheckpointSaved(step=self.progress.step, path=folder.name, reason=reason)
 
-    def _average(self) -> Iterator[AnyTrainEvent]:
-        """Score and keep the mean of the last checkpoints; the model holds it from here on."""
-        folders = self.keeper.last(self.config.loop.average_last) if self.config.loop.average_last > 1 else []
-        if len(folders) < 2:
-            return
-        load_weights(self.model, mean_weights(folders))
-        self.last_scores = self.task.evaluate(self._checkpoint(), self.progress.step)
-        yield self.last_scores
-        folder = self.keeper.save_average(self.model, folders, self.progress, self.last_scores)
+    def _final_weights(self) -> Iterator[AnyTrainEvent]:
+        """Keep the moving average, or score and keep the mean of the last checkpoints."""
+        count = self.config.loop.average_last
+        if self.average is not None:
+            averaged: str | list[str] = f"moving average, decay {self.config.optim.ema:g}"
+            load_weights(self.model, self.average.weights())
+        else:
+            folders = self.keeper.last(count) if count > 1 else []
+            if len(folders) < 2:
+                return
+            averaged = [folder.name for folder in folders]
+            load_weights(self.model, mean_weights(folders))
+            with self._inference() as checkpoint:
+                self.last_scores = self.task.evaluate(checkpoint, self.progress.step)
+            yield self.last_scores
+        folder = self.keeper.save_average(self.model, averaged, self.progress, self.last_scores)
         yield CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
 
     # ----------------------------------------------------------------- the end
@@ -311,12 +353,14 @@ class Trainer:
         elif ended.reason != "failed":
             yield from self.evaluate()
             yield self.save("final")
-            yield from self._average()
+            yield from self._final_weights()
         yield ended
 
 
-def _value(scores: Evaluated, by: Literal["loss", "bleu", "accuracy"]) -> float:
+def _value(scores: Evaluated, by: Literal["loss", "bleu", "chrf", "accuracy"]) -> float:
     """Larger is better."""
     if by == "bleu" and scores.bleu is not None:
         return scores.bleu
+    if by == "chrf" and scores.chrf is not None:
+        return scores.chrf
     return scores.accuracy if by == "accuracy" else -scores.loss

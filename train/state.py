@@ -15,10 +15,12 @@ from torch import Tensor
 
 from tfm.core.checkpoint import CheckpointError, read_tensors
 from tfm.core.model import Model
+from tfm.train.ema import WeightAverage
 from tfm.train.guard import GuardState
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "trainer.json"
+WEIGHT = "weight"  # in the place of a moment's name
 
 
 class Window(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -64,10 +66,18 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 
-def capture(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Optimiser moments as ``parameter|moment`` and the random generators' states."""
+def capture(
+    model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> dict[str, Tensor]:
+    """Optimiser moments as ``parameter|moment`` and the random generators' states.
+
+    Where ``model.safetensors`` will hold the average, the weights themselves are here as
+    ``parameter|weight``.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
+        if average is not None:
+            tensors[f"{name}|{WEIGHT}"] = parameter.detach().cpu().clone()
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{name}|{key}"] = value.detach().cpu().clone()
     tensors["rng|cpu"] = torch.get_rng_state()
@@ -76,8 +86,12 @@ def capture(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]
     return tensors
 
 
-def restore(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Progress:
-    """Make model, optimiser and random generators what they were when the checkpoint was written.
+def restore(
+    folder: Path, model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> Progress:
+    """Make everything what it was when the checkpoint was written.
+
+    An average that was not asked for then begins with the weights of this checkpoint.
 
     Raises:
         CheckpointError: the folder cannot be resumed from, and why; nothing is changed then.
@@ -94,9 +108,13 @@ def restore(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> Pro
     for name in (*weights, *(name for name, _, _ in moments)):
         if name not in parameters:
             raise CheckpointError(f"{folder}: {name} is no parameter of this model")
-    load_weights(model, weights)
+    load_weights(model, {name: tensors.get(f"{name}|{WEIGHT}", weight) for name, weight in weights.items()})
+    if average is not None:
+        average.load(weights)
     optimizer.state.clear()
     for name, _, moment in moments:
+        if moment == WEIGHT:
+            continue
         parameter = parameters[name]
         optimizer.state[parameter][moment] = tensors[f"{name}|{moment}"].to(parameter.device)
     torch.set_rng_state(tensors["rng|cpu"])

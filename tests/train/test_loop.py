@@ -41,6 +41,7 @@ def test_overfits_fifty_pairs(tmp_path: Path, corpus: Path) -> None:
     evaluations = of(Evaluated, events)
     assert evaluations[-1].accuracy == 1.0
     assert evaluations[-1].bleu == pytest.approx(100.0)
+    assert (evaluations[-1].cer, evaluations[-1].wer) == (0.0, 0.0)
     assert evaluations[0].loss > evaluations[-1].loss
     assert of(Step, events)[0].accuracy < 0.1
     samples = of(Samples, events)[-1].samples

@@ -37,7 +37,7 @@ class Sums:
         self.correct += int(loss.correct)
         self.n_tokens += loss.n_tokens
 
-    def evaluated(self, step: int, bleu: float | None = None, chrf: float | None = None) -> Evaluated:
+    def evaluated(self, step: int) -> Evaluated:
         """Means over the predicted tokens."""
         n = max(self.n_tokens, 1)
         return Evaluated(
@@ -45,6 +45,4 @@ class Sums:
             loss=self.total / n,
             perplexity=math.exp(min(self.nll / n, 50.0)),
             accuracy=self.correct / n,
-            bleu=bleu,
-            chrf=chrf,
         )

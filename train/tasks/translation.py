@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import torch
 
@@ -70,7 +71,9 @@ class Translation:
         texts, language = self.valid_texts, self.config.data.target_language or "en"
         outputs = translate_batch(checkpoint, texts.sources[:n_scored], beam=1)
         scores = translation_scores(outputs, texts.targets[:n_scored], language)
-        return sums.evaluated(step, scores.bleu, scores.chrf)
+        return msgspec.structs.replace(
+            sums.evaluated(step), bleu=scores.bleu, chrf=scores.chrf, cer=scores.cer, wer=scores.wer
+        )
 
     def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
         references = dict(zip(self.valid_texts.sources, self.valid_texts.targets, strict=True))
