@@ -33,6 +33,14 @@ from tfm.core.tokenizer import Tokenizer
 
 MAX_JSON = 16 << 20  # bytes
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# What a folder that names none of them means; BERT's says no more than whether it lower-cases.
+USUAL = {
+    "unk_token": ("[UNK]", "<unk>"),
+    "sep_token": ("[SEP]",),
+    "pad_token": ("[PAD]", "<pad>"),
+    "cls_token": ("[CLS]",),
+    "mask_token": ("[MASK]", "<mask>"),
+}
 # Kept beside the checkpoint, so that an export gives back the very files.
 KEPT = ("source.spm", "target.spm", "vocab.json", "sentencepiece.bpe.model")
 TOKENIZER_SECONDS, TOKENIZER_MEMORY = 120.0, 4 << 30
@@ -185,7 +193,8 @@ def _token_facts(
     pipeline = read_tokenizer(source, options, size if isinstance(size, int) else 0)
     tokens = {}
     for name in TOKEN_NAMES:
-        content = _content(options.get(name)) or _content(listed.get(name))
+        usual = next((token for token in USUAL.get(name, ()) if token in pipeline.specials), None)
+        content = _content(options.get(name)) or _content(listed.get(name)) or usual
         if content is not None:
             tokens[name] = content
     return TokenFacts(

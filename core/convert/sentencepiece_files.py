@@ -2,7 +2,12 @@
 
 Marian and M2M100 cut a text with SentencePiece and look the pieces up in ``vocab.json``: a piece that
 is not there is the unknown token, and the vocabulary holds pieces that the SentencePiece model does not
-know (Marian's target side). ``core/convert/README.md`` says where this differs from SentencePiece.
+know (Marian's target side).
+
+Text is cut as SentencePiece cuts it, with these exceptions: a letter that is normalised into several,
+followed by a combining mark (``…`` and an accent), loses the mark; ties between cuts of a run of one
+letter may fall otherwise; user-defined pieces compete by their scores instead of always winning; the
+name of a special token is data, never the token. Spaces at the end of a decoded text stay.
 
 The file is a protocol buffer (sentencepiece_model.proto); the few fields needed are read here.
 """

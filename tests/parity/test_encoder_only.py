@@ -61,6 +61,16 @@ def test_masks_are_filled_as_the_reference_fills_them(reference: Build, tmp_path
         assert [candidate.raw for candidate in mask.candidates] == pytest.approx(shares, abs=1e-5)
 
 
+def test_special_tokens_that_nobody_names(reference: Build, tmp_path: Path) -> None:
+    """bert-base-uncased says only whether it lower-cases."""
+    reference("BertForMaskedLM", "BertConfig", bert_tokenizer, **SHAPE)
+    (tmp_path / "published" / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    ours = imported(tmp_path / "published")
+    assert (ours.config.bos_id, ours.config.eos_id, ours.config.mask_id) == (2, 3, 4)
+    _, tokenizer = exported(ours, "BertForMaskedLM")
+    assert (tokenizer.mask_token, tokenizer.pad_token, tokenizer.unk_token) == ("[MASK]", "[PAD]", "[UNK]")
+
+
 def test_pretraining_folder_loses_only_what_nothing_here_uses(reference: Build, tmp_path: Path) -> None:
     model = reference("BertForPreTraining", "BertConfig", bert_tokenizer, **SHAPE)
     ours = imported(tmp_path / "published")

@@ -19,6 +19,7 @@ from tests.parity.tokenizers_for_tests import TEXTS
 from tfm.core.checkpoint import Checkpoint, load_checkpoint
 from tfm.core.convert.huggingface_in import import_folder
 from tfm.core.introspect import score
+from tfm.core.tokenizer import StreamingDetokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="SentencePiece is a test extra")
 DATA = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
@@ -107,6 +108,15 @@ def test_marian_cuts_both_sides_as_the_reference_does(marian: Path, ours: Checkp
         decoded = reference.decode(target, skip_special_tokens=True)
         assert ours.tokenizer.decode(target).strip() == decoded
         assert ours.target_tokenizer.decode(target).strip() == decoded
+
+
+def test_a_stream_of_pieces_is_the_text(ours: Checkpoint) -> None:
+    for text in [*lines("de", 50), *CORNERS]:
+        ids = ours.target_tokenizer.encode(text)
+        stream = StreamingDetokenizer(ours.tokenizer)
+        assert "".join([*(stream.push(token) for token in ids), stream.flush()]) == ours.tokenizer.decode(ids)
+    hidden = [ours.tokenizer.piece(token) for token in range(ours.config.vocab_size)]
+    assert not [piece for piece in hidden if "\ue000" in piece]
 
 
 def test_a_marian_folder_goes_out_as_it_came_in(marian: Path, ours: Checkpoint) -> None:
