@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import tokenizers
@@ -27,7 +28,9 @@ class Tokenizer:
         self._backend.no_padding()
         self._backend.no_truncation()
         self._special = {
-            token.content: index for index, token in backend.get_added_tokens_decoder().items() if token.special
+            token.content: index
+            for index, token in backend.get_added_tokens_decoder().items()
+            if token.special
         }
 
     @classmethod
@@ -63,10 +66,8 @@ class Tokenizer:
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
         """Raises ValueError where the text is no tokenizer."""
-        try:
+        with _errors_as_values():
             return cls(tokenizers.Tokenizer.from_str(text))
-        except Exception as error:  # the library raises bare Exception for every parse error
-            raise ValueError(str(error).splitlines()[0]) from None
 
     def limited(self, n_known: int, unk_id: int) -> Tokenizer:
         """The same pipeline for a model that knows the first ids only: all others become ``unk_id``.
@@ -95,7 +96,9 @@ class Tokenizer:
     def special_ids(self) -> dict[str, int]:
         """The ids of the tokens that our own models are built around, by ModelConfig's names."""
         names = ("pad_id", "bos_id", "eos_id", "mask_id")
-        found = {name: self._backend.token_to_id(token) for name, token in zip(names, SPECIAL_TOKENS, strict=True)}
+        found = {
+            name: self._backend.token_to_id(token) for name, token in zip(names, SPECIAL_TOKENS, strict=True)
+        }
         return {name: index for name, index in found.items() if index is not None}
 
     @property
@@ -113,7 +116,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], specials: bool = False) -> list[list[int]]:
         self._backend.encode_special_tokens = not specials
-        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _errors_as_values("the tokenizer cannot encode this text: "):
+            encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         n_known, unk_id = self._n_known, self._unk_id
         if n_known is None or unk_id is None:
             return [encoding.ids for encoding in encoded]
@@ -140,6 +144,18 @@ class Tokenizer:
 
     def _anchor(self) -> list[int]:
         return self.encode("a")[:1]
+
+
+@contextmanager
+def _errors_as_values(before: str = "") -> Iterator[None]:
+    """The library raises bare Exceptions, and its panics are not even those; both become ValueErrors."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(before + reason[0]) from None
 
 
 class StreamingDetokenizer:

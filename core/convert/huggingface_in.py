@@ -303,7 +303,7 @@ def _card(family: Family, config: ModelConfig, origin: str, licence: str | None,
     lines = [
         f"# {family.architecture} from {origin}",
         "",
-        f"Imported, not trained here. A {config.family} model that {doing[config.family]}.",
+        f"Imported, not trained here. This {config.family} model {doing[config.family]}.",
         "",
         f"- licence: {licence or 'not stated in the folder; ask its publisher'}",
     ]
