@@ -27,6 +27,7 @@ class Exchange:
         self.problem = ""
         self.ended = False
         self.cancelled = False
+        self._n_tokens = 0
         self._first = self._last = 0.0
 
     def request(self, model: protocol.ModelLoaded) -> protocol.Generate | protocol.Beam:
@@ -47,10 +48,11 @@ class Exchange:
             case protocol.Token():
                 place = self.places[event.lane]
                 self.tokens[place].append(event)
+                self._n_tokens += 1
                 self._last = time.monotonic()
                 self._first = self._first or self._last
-                if self.n_tokens > 1 and self._last > self._first:
-                    self.rate = (self.n_tokens - 1) / (self._last - self._first)
+                if self._last > self._first:
+                    self.rate = (self._n_tokens - 1) / (self._last - self._first)
                 return place
             case protocol.BeamStep():
                 place = self.places[event.lane]
@@ -68,8 +70,7 @@ class Exchange:
 
     @property
     def n_tokens(self) -> int:
-        counted = sum(map(len, self.tokens))
-        return counted or sum(len(done.tokens) for done in self.done if done)
+        return self._n_tokens or sum(len(done.tokens) for done in self.done if done)
 
     @property
     def logprob(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyte
 from textual._compositor import ChopsUpdate
 
 from tfm.tui.app import TfmApp
@@ -61,9 +62,47 @@ async def test_painted_cells_are_the_text_whatever_arrives() -> None:
         target.replace(1, "kurz")
         target.finish_all()
         await pilot.pause(0.1)
-        painted = list(target._painted)
-        strips = screen._compositor.render_strips()
+        assert_painted(screen)
+
+
+async def test_text_that_grows_between_painting_and_sending_is_not_lost() -> None:
+    """Regions are fixed when a frame is painted; what comes until it is sent must wait for the next."""
+    app = TfmApp(["/no-such-engine"])
+    async with app.run_test(size=(60, 24)) as pilot:
+        await pilot.pause(0.3)
+        screen = app.screen
+        assert isinstance(screen, TranslateScreen)
+        target = screen.target
+        terminal = pyte.Screen(60, 24)
+        feed = pyte.Stream(terminal).feed
+        target.begin(1)
+        await pilot.pause(0.2)
+        feed(app.screen._compositor.render_update(full=True).render_segments(app.console))
+        for n in range(60):
+            target.append(0, f" w{n}")
+            target._paint()  # a frame: regions are named
+            target.append(0, f"x{n}")  # and the text goes on before they are sent
+            screen._compositor.update_widgets({target})
+            update = screen._compositor.render_partial_update()
+            if update is not None:
+                feed(update.render_segments(app.console))
+        target._paint()
+        screen._compositor.update_widgets({target})
+        update = screen._compositor.render_partial_update()
+        if update is not None:
+            feed(update.render_segments(app.console))
         region = target.content_region
-        for y, cells in enumerate(painted[: region.height]):
-            text = "".join(character for character, _ in cells).rstrip()
-            assert strips[region.y + y].crop(region.x, region.right).text.rstrip() == text
+        sent = [line[region.x : region.right].rstrip() for line in terminal.display]
+        for y in range(min(target.n_rows, region.height)):
+            row = "".join(text for text, _ in target.row(y + target.scroll_offset.y))
+            assert sent[region.y + y] == row.rstrip()
+
+
+def assert_painted(screen: TranslateScreen) -> None:
+    """Every cell on the screen is what the widget says that it is."""
+    target = screen.target
+    strips = screen._compositor.render_strips()
+    region = target.content_region
+    for y in range(min(target.n_rows, region.height)):
+        text = "".join(text for text, _ in target.row(y + target.scroll_offset.y)).rstrip()
+        assert strips[region.y + y].crop(region.x, region.right).text.rstrip() == text

@@ -9,25 +9,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual import constants
 from textual.binding import BindingType
-from textual.events import Click, Resize
-from textual.geometry import Region, Size
+from textual.events import Click
 from textual.message import Message
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
-from textual.timer import Timer
 
 from tfm.tui import keymap
 from tfm.tui.safe_text import safe_text
-from tfm.tui.widgets.cells import Cells, Row, cells_of, changed, graphemes
-from tfm.tui.widgets.lines import strip_of
+from tfm.tui.widgets.cells import Row, graphemes
+from tfm.tui.widgets.painted import PaintedRows
 from tfm.tui.widgets.wrap import Paragraph
 
 CURSOR = "▌"
 
 
-class TokenStream(ScrollView, can_focus=True):
+class TokenStream(PaintedRows, can_focus=True):
     """Lanes of tokens, one of which may be selected."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TOKENS]
@@ -46,52 +41,53 @@ class TokenStream(ScrollView, can_focus=True):
         self._marks: set[tuple[int, int]] = set()  # tokens that were the first under new settings
         self._live: set[int] = set()  # lanes that are still being written
         self._placeholder: tuple[str, str] = ("", "dim")
+        self._note = Paragraph(1)  # the placeholder, wrapped
         self._selected: tuple[int, int] | None = None
-        self._painted: list[Cells] = []
-        self._strips: list[Row] = []
-        self._dirty_from: int | None = None  # first row that may differ from what is painted
-        self._frame: Timer | None = None
 
     # ------------------------------------------------------------------ content
     def begin(self, lanes: int) -> None:
         """Forget everything and wait for the first tokens of ``lanes`` lanes."""
-        self._lanes = [Paragraph(self._columns) for _ in range(lanes)]
+        self._lanes = [Paragraph(self.columns) for _ in range(lanes)]
         self._live = set(range(lanes))
         self._marks.clear()
         self._selected = None
-        self._touch(0)
+        self.touch(follow=True)
 
     def placeholder(self, text: str, style: str = "dim") -> None:
         """What stands here while there are no lanes."""
-        self._placeholder = (text, style)
-        if not self._lanes:
-            self._touch(0)
+        if (text, style) != self._placeholder:
+            self._placeholder = (text, style)
+            self._note = Paragraph(self.columns)
+            self._note.replace(safe_text(text, newlines=True))
+            self.touch()
 
     def message(self, text: str, style: str = "bad") -> None:
         """Remove the lanes and show a sentence instead."""
         self._lanes, self._live, self._selected = [], set(), None
         self.placeholder(text, style)
+        self.touch()
 
     def append(self, lane: int, piece: str, *, mark: bool = False) -> None:
         """One more token of a lane. ``mark``: it is the first one drawn under new settings."""
         paragraph = self._lanes[lane]
         if mark:
             self._marks.add((lane, len(paragraph.starts)))
-        self._touch(self._first_row(lane) + paragraph.append(safe_text(piece, newlines=True)))
+        paragraph.append(safe_text(piece, newlines=True))
+        self.touch()
 
     def replace(self, lane: int, text: str) -> None:
         """Another text for a lane (beam search changes its mind)."""
         self._lanes[lane].replace(safe_text(text, newlines=True))
-        self._touch(self._first_row(lane))
+        self.touch()
 
     def finish(self, lane: int) -> None:
         """No more tokens in this lane: its cursor goes."""
         self._live.discard(lane)
-        self._touch(self._first_row(lane) + len(self._lanes[lane].rows) - 1)
+        self.touch()
 
     def finish_all(self) -> None:
-        for lane in sorted(self._live):
-            self.finish(lane)
+        self._live.clear()
+        self.touch()
 
     @property
     def text(self) -> str:
@@ -108,11 +104,11 @@ class TokenStream(ScrollView, can_focus=True):
         before = self._selected
         self._selected = None if token is None else (lane, token)
         if before != self._selected:
-            self._touch(0)
+            self.touch()
             self.post_message(self.Selected(lane, token))
             if token is not None:
                 row = self._first_row(lane) + self._lanes[lane].row_of_token(token)
-                self.scroll_to_region(Region(0, row, 1, 1), animate=False)
+                self.show_rows(row, row)
 
     def action_walk(self, by: int) -> None:
         """Select the token ``by`` places on, across lanes."""
@@ -152,63 +148,26 @@ class TokenStream(ScrollView, can_focus=True):
             row -= len(paragraph.rows)
 
     # ------------------------------------------------------------------ painting
-    @property
-    def _columns(self) -> int:
-        # one column stays free: the cursor stands there, and a scrollbar never makes rows wrap anew
-        return max(1, self.scrollable_content_region.width - 1)
-
     def _first_row(self, lane: int) -> int:
         return sum(len(paragraph.rows) for paragraph in self._lanes[:lane])
 
-    def _touch(self, row: int) -> None:
-        """Rows from this one on may look different: paint them with the next frame."""
-        self._dirty_from = row if self._dirty_from is None else min(row, self._dirty_from)
-        if self._frame is None and self.is_mounted:
-            self._frame = self.set_timer(1 / constants.MAX_FPS, self._paint)
+    @property
+    def n_rows(self) -> int:
+        return self._first_row(len(self._lanes)) if self._lanes else len(self._note.rows)
 
-    def _paint(self) -> None:
-        """Compare the rows with what is on the screen and refresh the cells that differ."""
-        self._frame = None
-        first, self._dirty_from = self._dirty_from, None
-        if first is None:
-            return
-        rows = self._build(first)
-        old = self._painted[first:]
-        at_end = self.scroll_offset.y >= self.max_scroll_y
-        self._strips[first:] = rows
-        self._painted[first:] = [cells_of(row) for row in rows]
-        top, left = self.scroll_offset.y, self.scroll_offset.x
-        for index in range(max(len(old), len(rows))):
-            span = changed(
-                old[index] if index < len(old) else [],
-                self._painted[first + index] if index < len(rows) else [],
-            )
-            y = first + index - top
-            if span is not None and 0 <= y < self.size.height:
-                self.refresh(Region(span[0] - left, y, span[1] - span[0], 1))
-        # A new virtual size repaints everything, so it changes only where there is something to scroll.
-        size = Size(self._columns, max(len(self._painted), self.scrollable_content_region.height))
-        if size != self.virtual_size:
-            self.virtual_size = size
-            if at_end and self._selected is None:
-                self.scroll_end(animate=False)
-
-    def _build(self, first: int) -> list[Row]:
-        """The rows from ``first`` on, as spans."""
-        rows: list[Row]
+    def row(self, y: int) -> Row:
         if not self._lanes:
-            text, style = self._placeholder
-            note = Paragraph(self._columns)
-            note.append(safe_text(text, newlines=True))
-            rows = [((note.text[row.start : row.end], style),) for row in note.rows]
-            return rows[first:]
-        rows = []
-        y = 0
+            line = self._note.rows[y]
+            return ((self._note.text[line.start : line.end], self._placeholder[1]),)
         for lane, paragraph in enumerate(self._lanes):
-            skip = max(0, first - y)
-            rows.extend(self._row(lane, n) for n in range(skip, len(paragraph.rows)))
-            y += len(paragraph.rows)
-        return rows
+            if y < len(paragraph.rows):
+                return self._row(lane, y)
+            y -= len(paragraph.rows)
+        raise IndexError(y)
+
+    def set_columns(self, columns: int) -> None:
+        for paragraph in (*self._lanes, self._note):
+            paragraph.set_columns(columns)
 
     def _row(self, lane: int, number: int) -> Row:
         """One row of a lane: runs of the tokens on it, and the cursor where it is being written."""
@@ -235,14 +194,3 @@ class TokenStream(ScrollView, can_focus=True):
         if self._selected == (lane, token):
             return "selected"
         return "mark" if (lane, token) in self._marks else ""
-
-    def render_line(self, y: int) -> Strip:
-        y += self.scroll_offset.y
-        return strip_of(self, self._strips[y] if y < len(self._strips) else (), self.size.width)
-
-    def on_resize(self, event: Resize) -> None:
-        for paragraph in self._lanes:
-            paragraph.set_columns(self._columns)
-        self._dirty_from = 0
-        self._paint()
-        self.refresh()
