@@ -25,7 +25,7 @@ from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineProblem
 from tfm.tui.palette import palette
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
-from tfm.tui.session import Session
+from tfm.tui.session import TASKS, Session
 
 HANGUP_CHECK = 1.0  # seconds between looks at whether the terminal is still there
 LAST_RESORT = 2.5  # seconds that an orderly exit may take once the terminal is gone
@@ -63,7 +63,12 @@ class TfmApp(App[int]):
         self._first_mode = mode
         self.first_run = run  # a training run to watch at once
         client = EngineClient(engine, on_change=self._engine_changed)
-        self.session = Session(client, model, self._session_changed)
+        first = mode if mode in TASKS else self.DEFAULT_MODE  # whose model was named
+        self.sessions = {
+            name: Session(client, model if name == first else None, self._session_changed, task)
+            for name, task in TASKS.items()
+        }
+        self.session = self.sessions[first]
         self.register_theme(themes.DARK)
         self.register_theme(themes.LIGHT)
         self.theme = themes.DARK.name
@@ -77,14 +82,15 @@ class TfmApp(App[int]):
             self.set_interval(HANGUP_CHECK, self._check_terminal)
         if self._first_mode and self._first_mode != self.DEFAULT_MODE:
             self.switch_mode(self._first_mode)
-        self.call_after_refresh(self._connect)  # the first paint waits for nothing
+        self.call_after_refresh(self.prepare, self.session)  # the first paint waits for nothing
 
-    def _connect(self) -> None:
-        self.run_worker(self._load_model(), group="load")
+    def prepare(self, session: Session) -> None:
+        """Have a mode's model loaded, in its own time."""
+        self.run_worker(self._prepare(session), group="load")
 
-    async def _load_model(self) -> None:
+    async def _prepare(self, session: Session) -> None:
         try:
-            await self.session.ready()
+            await session.ready()
         except EngineProblem:
             self._session_changed()  # the sentence is in session.problem, and the screen shows it
 
@@ -110,7 +116,8 @@ class TfmApp(App[int]):
 
     # ------------------------------------------------------------------ engine
     def _engine_changed(self, state: str) -> None:
-        self.session.engine_changed(state)
+        for session in self.sessions.values():
+            session.engine_changed(state)
 
     def _session_changed(self) -> None:
         for screen in self.screen_stack if self._running else ():
@@ -138,6 +145,8 @@ class TfmApp(App[int]):
     def action_mode(self, name: str) -> None:
         if name != self.current_mode and not self.screen.is_modal:
             self.switch_mode(name)
+            if name in self.sessions:
+                self.prepare(self.sessions[name])
 
     def action_help(self) -> None:
         from tfm.tui.screens.help import HelpScreen
@@ -153,15 +162,16 @@ class TfmApp(App[int]):
         from tfm.tui.screens.model_choice import describe
         from tfm.tui.screens.prompt import Choice
 
+        session = self.screen.session if isinstance(self.screen, ModeScreen) else self.session
         try:
-            models = await self.session.list_models()
+            models = [m for m in await session.list_models() if session.task.accepts(m) or m.problem]
             if not models:
-                self.notify("There is no checkpoint on this machine yet: train one (F5).", markup=False)
+                self.notify(session.task.missing, markup=False)
                 return
-            chosen = self.session.info.name if self.session.info else None
+            chosen = session.info.name if session.info else None
             name = await self.push_screen_wait(Choice("Model", [describe(m) for m in models], chosen))
             if name is not None:
-                await self.session.choose(name)
+                await session.choose(name)
         except EngineProblem as problem:
             self.notify(str(problem), severity="error", markup=False, timeout=15)
 

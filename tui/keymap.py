@@ -24,6 +24,8 @@ class Mode(NamedTuple):
 # The function keys are the modes' own for good, so a mode that is not here yet leaves its key free.
 MODES = (
     Mode("translate", "Translate", "f1", "tfm.tui.screens.translate:TranslateScreen"),
+    Mode("chat", "Chat", "f2", "tfm.tui.screens.chat:ChatScreen"),
+    Mode("fill", "Fill", "f3", "tfm.tui.screens.fill:FillScreen"),
     Mode("train", "Train", "f5", "tfm.tui.screens.train:TrainScreen"),
 )
 
@@ -66,6 +68,9 @@ TRANSLATE = (
     _key("sampling.decode", "d", "decode", "beam/sample", "Change between beam search and sampling"),
     _key("beam.narrower", "w", "beam_width(-1)", "beam", "A narrower beam"),
     _key("beam.wider", "W", "beam_width(1)", "beam", "A wider beam"),
+)
+
+KNOBS = (
     _key("temperature.lower", "t", "turn('temperature', -1)", "temperature", "Lower the temperature"),
     _key("temperature.raise", "T", "turn('temperature', 1)", "temperature", "Raise the temperature"),
     _key("top_p.lower", "p", "turn('top_p', -1)", "top-p", "Lower top-p"),
@@ -81,6 +86,81 @@ TRANSLATE = (
     _key("sampling.stages", "o", "stages", "all stages", "Every stage of the sampling chain"),
     _key("preset.previous", "left_square_bracket", "preset(-1)", "preset", "The previous preset"),
     _key("preset.next", "right_square_bracket", "preset(1)", "preset", "The next preset"),
+)
+
+MESSAGE = (
+    _key("message.send", "enter", "submit", "send", "Send it, or accept what was edited", priority=True),
+    _key("message.newline", "ctrl+j,shift+enter,alt+enter", "newline", "new line", "Begin a new line",
+         priority=True),
+)  # fmt: skip
+
+CHAT = (
+    _key("chat.stop", "escape", "escape", "stop", "Stop and keep what is there; else leave the input"),
+    _key("chat.again", "ctrl+r", "again", "again", "Another reply to the same message; the others stay"),
+    _key("chat.continue", "ctrl+e", "go_on", "continue", "Go on with a reply that was cut, stopped or edited",
+         priority=True),
+    _key("chat.turns", "tab", "switch_focus", "turns", "Go between the message and the conversation"),
+    _key("chat.write", "i,enter", "write", "write", "Go to the message"),
+    _key("chat.edit", "e", "edit", "edit", "Edit the chosen turn; the old version stays"),
+    _key("chat.older_version", "comma", "version(-1)", "version", "The version before this one"),
+    _key("chat.newer_version", "full_stop", "version(1)", "version", "The version after this one"),
+    _key("version.older", "f7", "version(-1)", "version", "The version before this one", priority=True),
+    _key("version.newer", "f8", "version(1)", "version", "The version after this one", priority=True),
+    _key("chat.fewer", "minus", "replies(-1)", "replies", "Write fewer replies at once"),
+    _key("chat.more", "plus", "replies(1)", "replies", "Write more replies at once, to pick from"),
+    _key("chat.setup", "ctrl+t", "setup", "system prompt", "System prompt, stop strings, length of a reply",
+         priority=True),
+    _key("chat.new", "ctrl+n", "new", "new chat", "Begin a new conversation; this one stays saved"),
+    _key("chat.open", "c", "open", "chats", "Open another conversation"),
+    _key("chat.older", "ctrl+up", "recall(1)", "older", "The conversation before this one"),
+    _key("chat.newer", "ctrl+down", "recall(-1)", "newer", "The conversation after this one"),
+    _key("chat.copy", "y", "copy", "copy", "Copy the chosen turn (OSC 52)"),
+    _key("chat.export", "ctrl+s", "export", "export", "Write the conversation to a Markdown and a JSON file",
+         priority=True),
+    _key("chat.pull", "ctrl+g", "pull", "get SmolLM2", "Fetch SmolLM2, a small model to chat with",
+         priority=True),
+)  # fmt: skip
+
+TURNS = (
+    _key("turns.previous", "up", "move(-1)", "turn", "The turn before this one"),
+    _key("turns.next", "down", "move(1)", "turn", "The turn after this one"),
+    *(
+        _key(f"turns.take{n}", str(n), f"take({n})", "take", "Put this rival there and go on from it")
+        for n in range(1, 10)
+    ),
+)
+
+FILL_TEXT = (
+    _key("text.done", "enter", "submit", "masks", "Go to the masks", priority=True),
+    _key("text.newline", "ctrl+j,shift+enter,alt+enter", "newline", "new line", "Begin a new line",
+         priority=True),
+)  # fmt: skip
+
+FILL = (
+    _key("fill.mask", "ctrl+t", "mask", "mask the word", "Mask the word under the cursor, or show it again",
+         priority=True),
+    _key("fill.stop", "escape", "escape", "leave", "Stop drawing; else leave the text"),
+    _key("fill.again", "ctrl+r", "again", "draw", "Draw a word for every mask that you took none for"),
+    _key("fill.gaps", "tab", "switch_focus", "masks", "Go between the text and its masks"),
+    _key("fill.write", "i", "write", "edit", "Go back to the text"),
+    _key("fill.order", "a", "order", "order", "Draw the surest first, from left to right, or all at once"),
+    _key("fill.open_all", "N", "open_all", "open all", "Take the words out of all masks again"),
+    _key("fill.use", "u", "use", "use", "Make the filled text the text"),
+    _key("fill.clear", "ctrl+l", "clear", "clear", "Empty the text"),
+    _key("fill.copy", "y", "copy", "copy", "Copy the filled text (OSC 52)"),
+)  # fmt: skip
+
+GAPS = (
+    _key("gaps.previous", "left,h", "walk(-1)", "mask", "The mask before this one"),
+    _key("gaps.next", "right,l", "walk(1)", "mask", "The mask after this one"),
+    _key("gaps.up", "up", "choose(-1)", "candidate", "The candidate above"),
+    _key("gaps.down", "down", "choose(1)", "candidate", "The candidate below"),
+    _key("gaps.enter", "enter", "take(0)", "take", "Put the chosen candidate into the mask"),
+    *(
+        _key(f"gaps.take{n}", str(n), f"take({n})", "take", "Put the candidate of this rank into the mask")
+        for n in range(1, 10)
+    ),
+    _key("gaps.open", "0,backspace", "open", "open", "Take the word out of this mask again"),
 )
 
 TOKENS = (
@@ -120,7 +200,7 @@ _NAMES = {
     "escape": "Esc", "enter": "Enter", "tab": "Tab", "question_mark": "?", "comma": ",", "full_stop": ".",
     "left": "←", "right": "→", "up": "↑", "down": "↓", "left_square_bracket": "[",
     "right_square_bracket": "]", "space": "Space", "home": "Home", "end": "End", "backspace": "Bksp",
-    "pageup": "PgUp", "pagedown": "PgDn",
+    "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-",
 }  # fmt: skip
 
 
@@ -141,5 +221,8 @@ def key_names(binding: Binding) -> str:
 
 def by_id(ids: Iterable[str]) -> list[Binding]:
     """The bindings with these ids, in this order."""
-    table = {b.id: b for group in (APP, SOURCE, TRANSLATE, TOKENS, STAGES, TRAIN) for b in group}
+    groups = (
+        APP, SOURCE, TRANSLATE, KNOBS, MESSAGE, CHAT, TURNS, FILL_TEXT, FILL, GAPS, TOKENS, STAGES, TRAIN,
+    )  # fmt: skip
+    table = {b.id: b for group in groups for b in group}
     return [table[i] for i in ids]

@@ -4,20 +4,58 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tfm.core.engine import protocol
 from tfm.tui.client import EngineClient, EngineLost, EngineProblem
 from tfm.tui.widgets.cells import Row
 
-FIRST_CHOICE = "en-de"
+
+class Task(NamedTuple):
+    """What a mode needs a model for."""
+
+    accepts: Callable[[protocol.ModelInfo], bool]
+    first: str  # the model to begin with, where it is there
+    missing: str  # said where there is none
+    refusal: str  # said of a model that was named and cannot do it
+
+
+TRANSLATE = Task(
+    lambda info: info.family == "encoder-decoder",
+    "en-de",
+    "There is no translation model on this machine yet. Train one: F5, or `tfm-tui train CONFIG`.",
+    "does not translate; ^O chooses another model",
+)
+CHAT = Task(
+    lambda info: info.family == "decoder-only" and info.chat,
+    "smollm2",
+    "There is no model to chat with on this machine yet.",
+    "has no chat template, so it cannot chat; ^O chooses another model",
+)
+FILL = Task(
+    lambda info: info.family == "encoder-only",
+    "captions-mlm",
+    "There is no model that fills masks on this machine yet. Train one: F5, or `tfm-tui train CONFIG`.",
+    "fills no masks, which takes an encoder-only model; ^O chooses another",
+)
+
+
+TASKS = {"translate": TRANSLATE, "chat": CHAT, "fill": FILL}  # by mode
+
+
+class NoModel(EngineProblem):
+    """There is none that can do what a mode is for."""
 
 
 class Session:
-    """One engine and one model in it. ``on_change`` is called when :meth:`status` says something new."""
+    """One mode's model in the engine. ``on_change`` is called when :meth:`status` says something new."""
 
-    def __init__(self, client: EngineClient, model: str | None, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, client: EngineClient, model: str | None, on_change: Callable[[], None], task: Task = TRANSLATE
+    ) -> None:
         self.client = client
         self.wanted = model
+        self.task = task
         self.models: tuple[protocol.ModelInfo, ...] = ()
         self.loaded: protocol.ModelLoaded | None = None
         self.problem = ""  # why there is no model, one sentence
@@ -73,12 +111,10 @@ class Session:
         return self.models
 
     async def _first_choice(self) -> str:
-        usable = [m for m in await self.list_models() if m.family == "encoder-decoder" and not m.problem]
+        usable = [m for m in await self.list_models() if self.task.accepts(m) and not m.problem]
         if not usable:
-            raise EngineLost(
-                "There is no translation model on this machine yet. Train one: F5, or `tfm-tui train CONFIG`."
-            )
-        return next((m.name for m in usable if m.name == FIRST_CHOICE), usable[0].name)
+            raise NoModel(self.task.missing)
+        return next((m.name for m in usable if m.name == self.task.first), usable[0].name)
 
     async def _load(self, name: str) -> protocol.ModelLoaded:
         self._say(f"loading {name}")
@@ -90,6 +126,8 @@ class Session:
                 loaded = event
         if loaded is None:
             raise EngineLost(f"The engine did not load {name}.")
+        if not self.task.accepts(loaded.info):
+            raise EngineProblem(f"{loaded.info.name} {self.task.refusal}.")
         return loaded
 
     # ------------------------------------------------------------------ what the header shows

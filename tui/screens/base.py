@@ -42,7 +42,9 @@ class ModeScreen(Screen[None]):
 
     @property
     def session(self) -> Session:
-        return cast("TfmApp", self.app).session
+        """The mode's own model, on the engine that all modes share."""
+        app = cast("TfmApp", self.app)
+        return app.sessions.get(self.MODE, app.session)
 
     @property
     def typing(self) -> bool:

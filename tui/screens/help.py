@@ -37,7 +37,9 @@ class HelpScreen(ModalScreen[None]):
         ]
         for title, bindings in self._groups:
             rows += [(), ((title, "live"),)]
+            keys: dict[str, list[str]] = {}  # what several keys do alike is said once
             for binding in bindings:
-                keys = keymap.key_names(binding)
-                rows.append(((f"  {keys:<16} ", "key"), (binding.tooltip or binding.description, "")))
+                help = binding.tooltip or binding.description
+                keys.setdefault(help, []).append(keymap.key_names(binding))
+            rows += [((f"  {' '.join(names):<16} ", "key"), (help, "")) for help, names in keys.items()]
         self.query_one(Lines).show(rows)

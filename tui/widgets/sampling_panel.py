@@ -22,11 +22,19 @@ class Decoding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingPanel(Lines):
-    """Draws a :class:`Decoding`; the keys are the screen's."""
+    """Draws a :class:`Decoding`; the keys are the screen's. ``beams``: can it search, too?"""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self,
+        decoding: Decoding = Decoding(),  # noqa: B008  a frozen record
+        *,
+        beams: bool = True,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
         super().__init__(id=id, classes=classes)
-        self._decoding = Decoding()
+        self._decoding = decoding
+        self._beams = beams
 
     @property
     def decoding(self) -> Decoding:
@@ -59,7 +67,8 @@ class SamplingPanel(Lines):
         rows.append(spread(((others, "" if on and sampling else "dim"),), (("o", "key"),), columns))
         rows.append(spread(preset, (("[ ]", "key"),), columns))
         rows.append(spread((*seed, unused), (("s S", "key"),), columns))
-        rows.append(spread(ways, (("d w W", "key"),), columns))
+        if self._beams:
+            rows.append(spread(ways, (("d w W", "key"),), columns))
         return rows
 
     def _knob(self, knob: knobs.Knob, columns: int, sampling: bool) -> Sequence[Span]:

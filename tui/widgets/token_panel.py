@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from tfm.core.engine.protocol import BeamHypothesis, Token
+from tfm.core.engine.protocol import BeamHypothesis, Candidate, Token
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, Span, width
 from tfm.tui.widgets.lines import Lines
@@ -17,8 +17,10 @@ _GAP = 3
 class TokenPanel(Lines):
     """Shows the candidates of one token, or the best hypotheses of a beam."""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(self, *, numbered: bool = False, id: str | None = None, classes: str | None = None) -> None:
+        """``numbered``: each candidate stands behind the digit that takes it."""
         super().__init__(id=id, classes=classes)
+        self._numbered = numbered
         self._token: Token | None = None
         self._beam: tuple[BeamHypothesis, ...] = ()
         self._hint = ""
@@ -46,7 +48,7 @@ class TokenPanel(Lines):
             return [((" ", ""), *_hypothesis(n, h)) for n, h in enumerate(self._beam)]
         if self._token is None or not self._token.top:
             return [((" ", ""), (self._hint, "dim"))]
-        return [((" ", ""), *row) for row in _candidates(self._token, columns)]
+        return [((" ", ""), *row) for row in _candidates(self._token, columns, self._numbered)]
 
 
 def _clip(rule: Row, columns: int) -> list[Span]:
@@ -64,13 +66,17 @@ def _hypothesis(rank: int, hypothesis: BeamHypothesis) -> Row:
             (hypothesis.text, style))  # fmt: skip
 
 
-def _candidates(token: Token, columns: int) -> list[Row]:
+def ranked(token: Token) -> list[Candidate]:
+    """A token's rivals in the order in which they are shown."""
+    return sorted(token.top, key=lambda c: (-c.final, -c.raw))
+
+
+def _candidates(token: Token, columns: int, numbered: bool) -> list[Row]:
     """Two rows: what each token's chance was in the draw, and below it what the model itself said."""
     first: list[Span] = [("drawn  ", "faint")]
     second: list[Span] = [("model  ", "faint")]
-    top = sorted(token.top, key=lambda c: (-c.final, -c.raw))
-    for candidate in top:
-        piece = visible_piece(candidate.piece)
+    for rank, candidate in enumerate(ranked(token), 1):
+        piece = f"{rank} " * numbered + visible_piece(candidate.piece)
         taken = candidate.token == token.token
         chance = f"{candidate.final:.2f}" if candidate.final > 0 else "–"
         raw = f"{candidate.raw:.2f}"

@@ -1,0 +1,144 @@
+"""What the chat's widgets are told about a conversation. Pure functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from textual.content import Content
+
+from tfm.core.engine import protocol
+from tfm.tui.conversation import Conversation, Turn
+from tfm.tui.replies import Heard, pieces
+from tfm.tui.safe_text import safe_text
+from tfm.tui.transcripts import Listed
+from tfm.tui.widgets.chat_panel import ChatFacts
+from tfm.tui.widgets.transcript import TurnView
+
+SUGGESTED = "smollm2"  # what `tfm-tui pull` calls it
+_ENDS = {
+    "length": "cut",
+    "cancelled": "stopped",
+    "stop": "stop string",
+    "lost": "broken off",
+    "edited": "edited",
+}
+_OFFER = "^G fetches SmolLM2, 135 M parameters, for a conversation worth the name (93 MB, Apache-2.0)."
+_BY_HAND = "In a shell: tfm-tui pull smollm2"
+
+
+def turn_views(talk: Conversation, heard: Heard, writing: Sequence[int]) -> list[TurnView]:
+    """The turns on the screen; ``writing`` are those that are being written."""
+    path = talk.path
+    out = dropped(talk, path)
+    return [_view(talk, number, heard.get(number, []), number in writing, number in out) for number in path]
+
+
+def _view(
+    talk: Conversation, number: int, tokens: Sequence[protocol.Token], live: bool, left_out: bool
+) -> TurnView:
+    turn = talk.turns[number]
+    told = pieces(turn, tokens)
+    before = len(told) - len(tokens)
+    return TurnView(
+        label="you" if turn.role == "user" else (turn.model or "the model"),
+        pieces=tuple(told),
+        note=note(talk, number, live, left_out),
+        marks=frozenset(before + n for n, token in enumerate(tokens) if token.settings_mark),
+        live=live,
+        left_out=left_out,
+    )
+
+
+def note(talk: Conversation, number: int, live: bool, left_out: bool) -> str:
+    """What the right end of a turn's rule says."""
+    turn = talk.turns[number]
+    versions = talk.versions(number)
+    parts = [f"{versions.index(number) + 1} of {len(versions)}"] if len(versions) > 1 else []
+    if left_out:
+        parts.append("left out: the context is full")
+    elif turn.role == "assistant" and not live:
+        parts.append(f"{len(turn.tokens)} tokens" if turn.tokens else "")
+        parts.append(_ENDS.get(turn.reason, ""))
+    return " · ".join(part for part in parts if part)
+
+
+def dropped(talk: Conversation, path: Sequence[int]) -> frozenset[int]:
+    """The turns that the last reply was written without."""
+    for number in reversed(path):
+        if talk.turns[number].role == "assistant" and talk.turns[number].n_prompt:
+            return frozenset(talk.turns[number].dropped)
+    return frozenset()
+
+
+def facts(talk: Conversation, context: int) -> ChatFacts:
+    path = talk.path
+    used = 0
+    for number in path:
+        turn = talk.turns[number]
+        if turn.role == "assistant":
+            used = (turn.n_prompt or used) + len(turn.tokens)
+    return ChatFacts(
+        used=used,
+        context=context,
+        n_dropped=len(dropped(talk, path)),
+        system=talk.system,
+        max_tokens=talk.max_tokens,
+        n_replies=talk.n_replies,
+        stop=talk.stop,
+    )
+
+
+def version_list(talk: Conversation, number: int) -> list[tuple[str, str]]:
+    """How each version of a turn is called, and how it reads."""
+    return [(_version_name(talk.turns[one]), talk.turns[one].text) for one in talk.versions(number)]
+
+
+def _version_name(turn: Turn) -> str:
+    if turn.role == "user":
+        return "you"
+    parts = [turn.model, f"seed {turn.seed}" if turn.reason != "edited" else "", _ENDS.get(turn.reason, "")]
+    return " · ".join(part for part in parts if part)
+
+
+def welcome(
+    info: protocol.ModelInfo | None, problem: str, models: Sequence[protocol.ModelInfo], pulling: str
+) -> list[tuple[str, str]]:
+    """What stands in an empty conversation: paragraphs and their styles."""
+    lines: list[tuple[str, str]] = []
+    if info is not None:
+        lines.append((f"Write a message below and press Enter: {info.name} answers here.", ""))
+        lines += [("", ""), (info.summary, "dim")] if info.summary else []
+    elif problem:
+        lines.append((problem, "bad"))
+    else:
+        lines.append(("A conversation with a language model. It is being loaded; you can write already.", ""))
+    if pulling:
+        lines += [("", ""), (f"SmolLM2: {pulling}", "live")]
+    elif offers(models) and (info is not None or problem):
+        lines += [("", ""), (_OFFER, "live"), (_BY_HAND, "dim")]
+    if info is not None:
+        lines += [
+            ("", ""),
+            (
+                "Tab goes to the turns: edit one, pick another version of it, put another token into it.",
+                "dim",
+            ),
+            ("Everything is saved as it grows, and opened again next time.", "dim"),
+        ]
+    return lines
+
+
+def offers(models: Sequence[protocol.ModelInfo]) -> bool:
+    """Is there nothing to chat with but what ships with the app?"""
+    return not any(m.chat and m.family == "decoder-only" and m.source != "bundled" for m in models)
+
+
+def listed_row(entry: Listed) -> tuple[str, Content]:
+    """A saved conversation in a list."""
+    when = time.strftime("%d %b %H:%M  ", time.localtime(entry.changed))
+    if entry.problem:
+        return entry.key, Content.styled(when, "$quiet") + Content.styled(safe_text(entry.problem), "$error")
+    about = f"  {entry.n_turns} turn{'s' * (entry.n_turns != 1)}"
+    title = Content(safe_text(entry.title or "(nothing said)"))
+    return entry.key, Content.styled(when, "$quiet") + title + Content.styled(about, "$quiet")

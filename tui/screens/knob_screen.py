@@ -1,0 +1,73 @@
+"""KnobScreen: a mode with a sampling panel, whose knobs act while it writes."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+from textual import work
+
+from tfm.core.engine import protocol
+from tfm.core.sampling.settings import SamplingSettings
+from tfm.tui.client import Stream
+from tfm.tui.screens.base import ModeScreen
+from tfm.tui.screens.prompt import Prompt
+from tfm.tui.widgets import knobs
+from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
+
+
+class KnobScreen(ModeScreen):
+    """The actions of ``keymap.KNOBS``. The panel holds the settings."""
+
+    @property
+    def panel(self) -> SamplingPanel:
+        return self.query_one(SamplingPanel)
+
+    @property
+    def tunable(self) -> Stream | None:
+        """The generation that new settings act on, if one is running."""
+        return None
+
+    def decode_with(self, decoding: Decoding) -> None:
+        """Other settings: shown at once, and given to a generation that is running."""
+        self.panel.decoding = decoding
+        if self.tunable is not None:
+            self._tune(self.tunable, decoding.settings)
+
+    @work(group="tune")
+    async def _tune(self, stream: Stream, settings: SamplingSettings) -> None:
+        await self.session.client.tell(protocol.Tune(id=0, target=stream.id, settings=settings))
+
+    def _set(self, settings: SamplingSettings) -> None:
+        self.decode_with(msgspec.structs.replace(self.panel.decoding, settings=settings))
+
+    def action_turn(self, field: str, by: int) -> None:
+        self._set(knobs.turn(self.panel.decoding.settings, knobs.BY_FIELD[field], by))
+
+    def action_preset(self, by: int) -> None:
+        self._set(knobs.next_preset(self.panel.decoding.settings, by))
+
+    def action_stages(self) -> None:
+        from tfm.tui.screens.stages import StagesScreen
+
+        self.app.push_screen(StagesScreen(self.panel.decoding.settings, self._set))
+
+    def action_new_seed(self) -> None:
+        self._seed(random.randrange(1, 10_000))
+
+    def action_type_seed(self) -> None:
+        def done(text: str | None) -> None:
+            if text is not None:
+                self._seed(seed_of(text))
+
+        self.app.push_screen(Prompt("Seed", text=str(self.panel.decoding.seed), check=seed_of), done)
+
+    def _seed(self, seed: int) -> None:
+        self.decode_with(msgspec.structs.replace(self.panel.decoding, seed=seed))
+
+
+def seed_of(text: str) -> int:
+    """Raises ValueError with a sentence."""
+    if not text.strip().isdigit() or int(text) >= 2**63:
+        raise ValueError("A seed is a whole number from 0 to 9223372036854775807.")
+    return int(text)
