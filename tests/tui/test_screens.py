@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from textual.binding import Binding
+from textual.events import Key
 from textual.pilot import Pilot
 
 from tfm.core.sampling.settings import PRESETS
@@ -132,9 +134,10 @@ async def test_escape_keeps_what_is_there(tiny_translator: Path) -> None:
     async with translating(tiny_translator) as (screen, pilot):
         await until(pilot, lambda: screen.session.info, "the model")
         screen.source.text = "\n".join(["A man in a blue shirt."] * 40)
-        await pilot.press("enter")
-        await until(pilot, lambda: screen.exchange and screen.exchange.n_tokens > 40, "tokens")
-        await pilot.press("escape")
+        pilot.app.post_message(Key("enter", "\r"))
+        while not (screen.exchange and screen.exchange.n_tokens > 40):
+            await asyncio.sleep(0.001)  # the pilot itself waits until nothing happens any more
+        pilot.app.post_message(Key("escape", None))
         await until(pilot, lambda: screen.exchange and screen.exchange.ended, "the stop")
         assert screen.exchange is not None and screen.exchange.cancelled
         assert screen.exchange.text.strip() and screen.target.text == screen.exchange.text
