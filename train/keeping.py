@@ -35,6 +35,7 @@ from tfm.core.model import Model
 from tfm.train.config import TrainConfig
 from tfm.train.events import Evaluated
 from tfm.train.files import write_atomically
+from tfm.train.resolve import DATA_FILES
 from tfm.train.run_dir import RunDir
 from tfm.train.state import OPTIMIZER_FILE, PROGRESS_FILE, Progress
 from tfm.train.tasks import Task
@@ -236,8 +237,16 @@ class CheckpointKeeper:
             "seconds": round(progress.seconds, 1),
             "validation": {} if scores is None else _numbers(scores),
             "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
-            "config": msgspec.to_builtins(self.config),
+            "config": _portable(self.config),
         }
+
+
+def _portable(config: TrainConfig) -> dict[str, Any]:
+    """The config as plain data; files by name only, for a checkpoint travels and its paths do not."""
+    fields: dict[str, Any] = msgspec.to_builtins(config)
+    for name in DATA_FILES:
+        fields["data"][name] = Path(fields["data"][name]).name
+    return fields
 
 
 def _step_of(folder: Path) -> int:

@@ -10,7 +10,7 @@ import msgspec
 from tfm.train.config import TrainConfig, load_config
 from tfm.train.corpus_files import find_file
 
-_DATA_FILES = ("train_source", "train_target", "valid_source", "valid_target", "train", "valid")
+DATA_FILES = ("train_source", "train_target", "valid_source", "valid_target", "train", "valid")
 
 
 def resolve_config(path: Path | str, overrides: dict[str, str] | None = None) -> TrainConfig:
@@ -22,7 +22,7 @@ def resolve_config(path: Path | str, overrides: dict[str, str] | None = None) ->
     config = load_config(path, overrides)
     base = Path(path).expanduser().absolute().parent
     found: dict[str, str] = {}
-    for field in _DATA_FILES:
+    for field in DATA_FILES:
         name = getattr(config.data, field)
         if name:
             try:

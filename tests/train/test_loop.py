@@ -54,6 +54,8 @@ def test_overfits_fifty_pairs(tmp_path: Path, corpus: Path) -> None:
 def test_events_tell_the_run(tmp_path: Path, corpus: Path) -> None:
     config, run = make_run(tmp_path, translation_fields(corpus, max_steps=12, keep_last=2, average_last=2))
     events = list(Trainer(config, run).run())
+    record = load_checkpoint(run.checkpoints()[-1]).training
+    assert record["config"]["data"]["train_source"] == "train.en"  # a checkpoint names no place
     assert [step.step for step in of(Step, events)] == [1, 5, 10, 12]
     assert [(saved.step, saved.reason) for saved in of(CheckpointSaved, events)] == [
         (5, "interval"),
