@@ -176,6 +176,10 @@ class Transcript(PaintedRows, can_focus=True):
     def on_focus(self) -> None:
         if self._turn is None and self._blocks:
             self.choose(len(self._blocks) - 1)
+        self.touch()
+
+    def on_blur(self) -> None:
+        self.touch()  # keys go elsewhere, so nothing is marked
 
     def on_click(self, event: Click) -> None:
         y = event.y + self.scroll_offset.y
@@ -230,7 +234,7 @@ class Transcript(PaintedRows, can_focus=True):
         return self._text_row(turn, block, number) if number < len(block.paragraph.rows) else ()
 
     def _rule(self, turn: int, block: _Block) -> Row:
-        here = turn == self._turn
+        here = turn == self._turn and self.has_focus
         label = (safe_text(block.view.label), "live" if here else "dim")
         note = f" {safe_text(block.note)} ──" if block.note else ""
         columns = self.columns + 1
@@ -246,7 +250,7 @@ class Transcript(PaintedRows, can_focus=True):
         line = paragraph.rows[number]
         plain = "faint" if block.view.left_out else ""
         spans: list[tuple[str, str]] = []
-        if self._turn != turn and not block.marks:  # nothing to pick out: one run
+        if not (self._turn == turn and self.has_focus) and not block.marks:  # nothing to pick out: one run
             spans.append((paragraph.text[line.start : line.end], plain))
         else:
             spans += self._runs(turn, block, line.start, line.end, plain)
@@ -261,7 +265,7 @@ class Transcript(PaintedRows, can_focus=True):
         for character, _ in graphemes(block.paragraph.text[start:end]):
             token = block.paragraph.token_at(index)
             its_style = plain
-            if turn == self._turn and token == self._token:
+            if turn == self._turn and token == self._token and self.has_focus:
                 its_style = "selected"
             elif token in block.marks and not character.isspace():
                 its_style = "mark"
