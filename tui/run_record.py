@@ -50,6 +50,9 @@ class RunRecord:
 
     def _apply(self, event: events.AnyTrainEvent) -> None:
         match event:
+            case events.Preparing():
+                share = 100 * event.done // max(event.total, 1)
+                self.say(f"preparing the corpus: {event.stage} {share} %")
             case events.RunStarted():
                 self.started, self.ended, self.paused, self.lost = event, None, False, False
                 self._clock.clear()
@@ -76,6 +79,13 @@ class RunRecord:
                 self._clock.clear()
                 self._forget_after(event.step)
                 self.say(f"back at step {event.step:,}: {event.message}", "warning")
+            case events.RolledBack():
+                self._forget_after(event.step)
+                self._clock.clear()
+                if self.step is not None and self.step.step > event.step:
+                    self.step = msgspec.structs.replace(self.step, step=event.step)
+                back = f"went back from step {event.from_step:,} to {event.step:,}"
+                self.say(f"{back}: {event.message}" if event.message else back, "warning")
             case events.Notice():
                 self.say(event.message, event.level)
             case events.RunEnded():

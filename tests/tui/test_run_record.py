@@ -58,6 +58,17 @@ def test_a_resumed_run_forgets_what_it_does_anew() -> None:
     assert [x for x, _ in record.curves["loss"]] == [100.0, 200.0, 300.0]
 
 
+def test_a_run_that_goes_back_takes_its_curves_with_it() -> None:
+    record = RunRecord("r")
+    record.take([line(started(0))] + [line(step(n * 100, n, n * 10.0)) for n in range(1, 6)])
+    record.take(
+        [line(events.RolledBack(seq=6, step=200, from_step=500, path="step-000200", message="spike"))]
+    )
+    assert record.step_number == 200 and record.progress == pytest.approx(0.2)
+    assert [x for x, _ in record.curves["loss"]] == [100.0, 200.0]
+    assert "500" in record.news and "spike" in record.news and record.news_level == "warning"
+
+
 def test_pause_and_the_end() -> None:
     record = RunRecord("r")
     record.take([line(started(0)), line(events.CommandDone(seq=1, command_id="a", command="pause"))])
