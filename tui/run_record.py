@@ -76,10 +76,6 @@ class RunRecord:
             case events.CommandDone():
                 self._acknowledge(event)
             case events.RolledBack():
-                self._clock.clear()
-                self._forget_after(event.step)
-                self.say(f"back at step {event.step:,}: {event.message}", "warning")
-            case events.RolledBack():
                 self._forget_after(event.step)
                 self._clock.clear()
                 if self.step is not None and self.step.step > event.step:
