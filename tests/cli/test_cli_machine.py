@@ -22,6 +22,7 @@ def local(tmp_path: Path, tiny_translator: Path) -> Path:
 
 def test_models_are_listed(run: Run, local: Path) -> None:
     (local.parent / "broken").mkdir()
+    (local.parent / "broken" / "config.json").write_text("{")
     listed = {record["name"]: record for record in run("models", "--json").records}
     assert listed["letters"]["family"] == "encoder-decoder"
     assert listed["letters"]["source"] == "local"
