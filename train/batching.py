@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfm.core.config import ModelConfig
-from tfm.train.data import Row
+from tfm.train.rows import Row
 
 Place = tuple[int, int]  # of a batch: epoch, number within the epoch
 

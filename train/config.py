@@ -12,9 +12,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from tfm.core.config import ModelConfig
+from tfm.core.config import Family, ModelConfig
 
 Objective = Literal["translation", "causal-lm", "masked-lm"]
+FAMILIES: dict[Objective, Family] = {
+    "translation": "encoder-decoder",
+    "causal-lm": "decoder-only",
+    "masked-lm": "encoder-only",
+}
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,6 +95,7 @@ class LoopConfig(_Section, frozen=True, kw_only=True):
     batch_tokens: int = 4096  # target tokens of one optimiser step
     accumulate: int = 1  # forward/backward passes of one optimiser step
     seed: int = 1
+    init_from: str = ""  # a checkpoint, by name or path, whose weights and tokenizer the run starts with
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     threads: int = 0  # 0: as many as torch chooses
@@ -134,11 +140,10 @@ class TrainConfig(_Section, frozen=True, kw_only=True):
     def model_config(self, vocab_size: int, special: dict[str, int | None]) -> ModelConfig:
         """The architecture, once the tokenizer is known. Raises ValueError where fields do not fit."""
         m = self.model
-        family = {"translation": "encoder-decoder", "causal-lm": "decoder-only", "masked-lm": "encoder-only"}
         fields: dict[str, Any] = {name: getattr(m, name) for name in m.__struct_fields__}
         offset = special["pad_id"] + 1 if m.sinusoidal_layout == "halves-t2t" else 0  # type: ignore[operator]
         return ModelConfig.create(
-            family=family[self.objective],
+            family=FAMILIES[self.objective],
             vocab_size=vocab_size,
             scale_embeddings=m.positions == "sinusoidal",
             position_offset=offset,
@@ -227,12 +232,16 @@ def check(config: TrainConfig) -> None:
         re.compile(data.drop_pattern)
     except re.error as error:
         raise ValueError(f"data.drop_pattern is no regular expression: {error}") from None
+    if data.drop_pattern and data.format == "text":
+        raise ValueError('data.drop_pattern leaves out documents, but with format = "text" the file is one')
     if not config.name or "/" in config.name or config.name.startswith("."):
         raise ValueError(f"name must be a plain folder name, not {config.name!r}")
     if config.objective == "translation":
         pair = bool(data.train_source) and bool(data.train_target)
         if not pair and not data.train:
-            raise ValueError('data needs train_source and train_target, or train with format = "tsv"')
+            raise ValueError(
+                'data needs train_source and train_target, or train with format = "tsv" or "jsonl"'
+            )
     elif config.objective == "causal-lm" and not data.train:
         raise ValueError("data needs train: a text, JSONL or dialogue file")
     elif config.objective == "masked-lm" and not (data.train or data.train_source):

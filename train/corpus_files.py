@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
-def iter_lines(path: Path | str) -> Iterator[str]:
+class Meter:
+    """How much of some files has been read, in bytes as they lie on the disk."""
+
+    def __init__(self, paths: Sequence[Path | str]) -> None:
+        self.total = sum(find_file(path).stat().st_size for path in paths)
+        self.done = 0
+
+
+def iter_lines(path: Path | str, meter: Meter | None = None) -> Iterator[str]:
     """The lines of a file without their ends; only a newline ends a line (U+2028 is text).
 
     ``path.gz`` is read where ``path`` is absent. A byte order mark and carriage returns before a
-    newline are dropped.
+    newline are dropped. ``meter`` is kept up to date.
 
     Raises:
         ValueError: the file cannot be read, or is not UTF-8; file and line are named.
     """
     path = find_file(path)
     number = 0
+    at = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with open(path, "rb") as packed, gzip.open(packed) if path.suffix == ".gz" else packed as file:
             for number, raw in enumerate(file, 1):
+                if meter:
+                    meter.done += packed.tell() - at
+                    at = packed.tell()
                 raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
                 yield raw.removesuffix(b"\n").removesuffix(b"\r").decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Corpora: text files to token ids. What each example is; not how examples are batched.
+"""Corpora as text: what stands in the files, one example at a time. Nothing is held in memory.
 
 A document is a list of texts: the turns of a conversation, or one text alone.
 """
@@ -7,89 +7,74 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+from typing import Any
 
 import msgspec
-import numpy as np
 
-from tfm.core.tokenizer import Tokenizer
 from tfm.train.config import DataConfig
-from tfm.train.corpus_files import iter_lines, read_parallel
+from tfm.train.corpus_files import Meter, check_parallel, iter_lines
 
-T = TypeVar("T")
+Pair = tuple[str, str]
+Document = list[str]
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """Sentence pairs as text."""
-
-    sources: list[str]
-    targets: list[str]
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def split(self, fraction: float) -> tuple[Pairs, Pairs]:
-        """Training and held-out pairs."""
-        parts = split(list(zip(self.sources, self.targets, strict=True)), fraction)
-        kept, held = (Pairs([s for s, _ in part], [t for _, t in part]) for part in parts)
-        return kept, held
+_BLOCK = 1 << 20  # characters of a long text that are tokenised at a time
 
 
-@dataclass(frozen=True)
-class TokenPairs:
-    """Sentence pairs as token ids, without start and end tokens."""
-
-    sources: list[np.ndarray]
-    targets: list[np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    @property
-    def source_lengths(self) -> np.ndarray:
-        """Tokens of each source, its end token counted."""
-        return np.array([len(row) + 1 for row in self.sources], dtype=np.int64)
-
-    @property
-    def target_lengths(self) -> np.ndarray:
-        """Tokens of each target, its end token counted."""
-        return np.array([len(row) + 1 for row in self.targets], dtype=np.int64)
+def held_out(position: int, fraction: float) -> bool:
+    """Whether the example at this position is for validation: about this share are, always the same."""
+    if not fraction:
+        return False
+    digest = hashlib.blake2b(str(position).encode(), digest_size=6).digest()
+    return int.from_bytes(digest) / 2**48 < fraction
 
 
-def read_pairs(source: str, target: str, combined: str, data: DataConfig) -> Pairs:
-    """Two files of one sentence a line, or one TSV file.
+# --------------------------------------------------------------------------- sentence pairs
+def iter_pairs(
+    source: str, target: str, combined: str, data: DataConfig, meter: Meter | None = None
+) -> Iterator[Pair]:
+    """Two files of one sentence a line, or one file: JSONL where ``data.format`` says so, else TSV.
+
+    Pairs with an empty side are left out.
 
     Raises:
         ValueError: naming the file and the line.
     """
-    pairs = _read_tsv(combined, data) if combined else read_parallel(source, target)
-    if data.lowercase:
-        pairs = [(s.lower(), t.lower()) for s, t in pairs]
-    kept = [(s.strip(), t.strip()) for s, t in pairs if s.strip() and t.strip()]
-    if not kept:
-        raise ValueError(f"{combined or source} holds no sentence pair")
-    sources, targets = zip(*kept, strict=True)
-    return Pairs(list(sources), list(targets))
+    if not combined:
+        pairs = _two_files(source, target, meter)
+    elif data.format == "jsonl":
+        pairs = _pairs_of_objects(combined, data, meter)
+    else:
+        pairs = _columns(combined, data, meter)
+    for one, other in pairs:
+        one, other = one.strip(), other.strip()
+        if one and other:
+            yield (one.lower(), other.lower()) if data.lowercase else (one, other)
 
 
-def _read_tsv(path: str, data: DataConfig) -> list[tuple[str, str]]:
+def _two_files(source: str, target: str, meter: Meter | None) -> Iterator[Pair]:
+    n_source = n_target = 0
+    for one, other in zip_longest(iter_lines(source, meter), iter_lines(target, meter)):
+        n_source, n_target = n_source + (one is not None), n_target + (other is not None)
+        if one is not None and other is not None:
+            yield one, other
+    check_parallel(source, n_source, target, n_target)
+
+
+def _columns(path: str, data: DataConfig, meter: Meter | None) -> Iterator[Pair]:
     columns = []
     for name, field, default in (
         ("source_field", data.source_field, 0),
         ("target_field", data.target_field, 1),
     ):
-        if field.isdecimal():
+        if field.isdecimal() and int(field) > 0:
             columns.append(int(field) - 1)
         elif field in ("source", "target"):
             columns.append(default)
         else:
-            raise ValueError(f"data.{name} must be a column number for a TSV file, not {field!r}")
-    pairs = []
-    for number, line in enumerate(iter_lines(path), 1):
+            raise ValueError(f"data.{name} must be a column number (from 1) for a TSV file, not {field!r}")
+    for number, line in enumerate(iter_lines(path, meter), 1):
         if not line.strip():
             continue
         cells = line.split("\t")
@@ -97,104 +82,80 @@ def _read_tsv(path: str, data: DataConfig) -> list[tuple[str, str]]:
             raise ValueError(
                 f"{path}, line {number}: {len(cells)} column(s), but column {max(columns) + 1} is asked for"
             )
-        pairs.append((cells[columns[0]], cells[columns[1]]))
-    return pairs
+        yield cells[columns[0]], cells[columns[1]]
 
 
-def tokenise(pairs: Pairs, tokenizer: Tokenizer, max_tokens: int) -> tuple[TokenPairs, int]:
-    """Ids of each pair, and how many pairs were left out for being longer than ``max_tokens``."""
-    sources, targets = encode(pairs.sources, tokenizer), encode(pairs.targets, tokenizer)
-    kept = [
-        (source, target)
-        for source, target in zip(sources, targets, strict=True)
-        if max(len(source), len(target)) < max_tokens
-    ]
-    if not kept:
-        raise ValueError(f"every sentence pair is longer than data.max_tokens = {max_tokens}")
-    short_sources, short_targets = zip(*kept, strict=True)
-    return TokenPairs(list(short_sources), list(short_targets)), len(sources) - len(kept)
+def _pairs_of_objects(path: str, data: DataConfig, meter: Meter | None) -> Iterator[Pair]:
+    for where, value in _json_lines(path, meter):
+        yield _text_of(value, data.source_field, where), _text_of(value, data.target_field, where)
 
 
-def encode(texts: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Ids of each text, without start and end."""
-    return [np.array(ids, dtype=np.int32) for ids in tokenizer.encode_batch(texts)]
+# --------------------------------------------------------------------------- texts and conversations
+def iter_documents(path: str, data: DataConfig, meter: Meter | None = None) -> Iterator[Document]:
+    """The documents of a file: objects of a JSONL file (``data.text_field``), conversations, or lines.
 
-
-def split(examples: Sequence[T], fraction: float) -> tuple[list[T], list[T]]:
-    """Hold out about this share of the examples, chosen by their position alone."""
-    if not fraction:
-        return list(examples), []
-    held = [_position_hash(index) < fraction for index in range(len(examples))]
-    kept = [example for example, out in zip(examples, held, strict=True) if not out]
-    return kept, [example for example, out in zip(examples, held, strict=True) if out]
-
-
-def _position_hash(index: int) -> float:
-    """A number in [0, 1) that looks random and is always the same."""
-    return int.from_bytes(hashlib.blake2b(str(index).encode(), digest_size=6).digest()) / 2**48
-
-
-# --------------------------------------------------------------------------- texts and dialogues
-@dataclass(frozen=True)
-class Row:
-    """A sequence for a decoder-only model and which of its tokens the loss counts."""
-
-    ids: np.ndarray
-    predicted: np.ndarray  # bool, as long as ids; the first is never predicted
-
-
-def read_documents(path: str, data: DataConfig) -> tuple[list[list[str]], int]:
-    """Texts of a file, each a document of one text, and how many ``drop_pattern`` left out.
-
-    ``text`` reads the whole file as one document, ``lines`` each line, ``jsonl`` the field
-    ``data.text_field`` of each object.
+    Of ``dialogue`` the objects hold, under ``data.turns_field``, a list of strings or of objects with a
+    ``text`` or ``content``; conversations of one turn are left out.
 
     Raises:
         ValueError: naming the file and the line.
     """
-    if data.format == "text":
-        documents = [["\n".join(iter_lines(path))]]
+    if data.format == "dialogue":
+        yield from _conversations(path, data, meter)
     elif data.format == "jsonl":
-        documents = [[_text_of(value, data.text_field, where)] for where, value in _json_lines(path)]
+        for where, value in _json_lines(path, meter):
+            yield [_text_of(value, data.text_field, where)]
     else:
-        documents = [[line] for line in iter_lines(path) if line.strip()]
-    return _drop(documents, data.drop_pattern, path)
+        for line in iter_lines(path, meter):
+            if line.strip():
+                yield [line]
 
 
-def read_dialogues(path: str, data: DataConfig) -> tuple[list[list[str]], int]:
-    """Conversations of a JSONL file, each a list of turns, and how many were left out.
+def iter_blocks(path: str, meter: Meter | None = None, size: int = _BLOCK) -> Iterator[str]:
+    """A whole file as one text, in blocks that are tokenised one by one as they would be together.
 
-    ``data.turns_field`` holds a list of strings or of objects with a ``text`` or ``content``.
-
-    Raises:
-        ValueError: naming the file and the line.
+    A block ends before a single space between two other characters: there, a byte-level tokenizer
+    always begins a new word, and the space belongs to it. A text without such places is cut anyhow.
     """
-    dialogues = []
-    for where, value in _json_lines(path):
+    rest, parts, length = "", list[str](), 0
+    for number, line in enumerate(iter_lines(path, meter)):
+        parts.append("\n" + line if number else line)
+        length += len(parts[-1])
+        if length >= size:
+            text = rest + "".join(parts)
+            cut = _last_word(text) if len(text) < 16 * size else _last_word(text) or len(text)
+            if cut:
+                yield text[:cut]
+            rest, parts, length = text[cut:], [], 0
+    if rest or parts:
+        yield rest + "".join(parts)
+
+
+def _last_word(text: str) -> int:
+    """Where the last word begins that has a single space before it; 0 where none does."""
+    at = len(text) - 1
+    while (at := text.rfind(" ", 1, at)) > 0:
+        if not text[at - 1].isspace() and not text[at + 1].isspace():
+            return at
+    return 0
+
+
+def wanted_filter(pattern: str) -> Callable[[Document], bool]:
+    """Whether a document is to be kept: ``data.drop_pattern`` matches none of its texts."""
+    if not pattern:
+        return lambda document: True
+    unwanted = re.compile(pattern, re.IGNORECASE)
+    return lambda document: not any(unwanted.search(text) for text in document)
+
+
+def _conversations(path: str, data: DataConfig, meter: Meter | None) -> Iterator[Document]:
+    for where, value in _json_lines(path, meter):
         turns = value.get(data.turns_field) if isinstance(value, dict) else None
         if not isinstance(turns, list):
             raise ValueError(f"{where}: no list of turns under {data.turns_field!r}")
-        texts = [_turn_text(turn, where).strip() for turn in turns]
-        dialogues.append([text for text in texts if text])
-    return _drop([turns for turns in dialogues if len(turns) > 1], data.drop_pattern, path)
-
-
-def _json_lines(path: str) -> list[tuple[str, Any]]:
-    values = []
-    for number, line in enumerate(iter_lines(path), 1):
-        if line.strip():
-            try:
-                values.append((f"{path}, line {number}", msgspec.json.decode(line)))
-            except msgspec.DecodeError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-    return values
-
-
-def _text_of(value: Any, field: str, where: str) -> str:
-    text = value.get(field) if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: no text under {field!r}")
-    return text
+        texts = [text for turn in turns if (text := _turn_text(turn, where).strip())]
+        if len(texts) > 1:
+            yield texts
 
 
 def _turn_text(turn: Any, where: str) -> str:
@@ -204,48 +165,21 @@ def _turn_text(turn: Any, where: str) -> str:
     return _text_of(turn, field, where)
 
 
-def _drop(documents: list[list[str]], pattern: str, path: str) -> tuple[list[list[str]], int]:
-    kept = documents
-    if pattern:
-        unwanted = re.compile(pattern, re.IGNORECASE)
-        kept = [texts for texts in documents if not any(unwanted.search(text) for text in texts)]
-    if not kept:
-        raise ValueError(f"{path} holds no document to train on")
-    return kept, len(documents) - len(kept)
+# --------------------------------------------------------------------------- JSON lines
+def _json_lines(path: str, meter: Meter | None) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(iter_lines(path, meter), 1):
+        if line.strip():
+            try:
+                yield f"{path}, line {number}", msgspec.json.decode(line)
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
 
 
-def text_rows(documents: list[list[str]], tokenizer: Tokenizer, length: int, bos: int, eos: int) -> list[Row]:
-    """Documents packed one after another into rows of ``length``; every token is predicted once.
-
-    A row's first token is the last of the row before it, as context only.
-    """
-    parts = [np.array([bos, *ids, eos]) for texts in documents for ids in tokenizer.encode_batch(texts)]
-    stream = np.concatenate(parts).astype(np.int32)
-    rows = []
-    for start in range(0, len(stream) - 1, length - 1):
-        ids = stream[start : start + length]
-        rows.append(Row(ids, np.arange(len(ids)) > 0))
-    return rows
-
-
-def dialogue_rows(
-    documents: list[list[str]], tokenizer: Tokenizer, length: int, bos: int, eos: int
-) -> list[Row]:
-    """Each conversation as ``<s>turn</s>turn</s>...``, cut between turns into rows of at most ``length``.
-
-    Every turn but a conversation's first is a reply and is predicted, its end included. A row that
-    goes on with a conversation begins with the turn before, as context. A turn that is longer than a
-    row is cut.
-    """
-    rows, longest = [], (length - 1) // 2 - 1
-    for texts in documents:
-        turns = [[*ids[:longest], eos] for ids in tokenizer.encode_batch(texts)]
-        ids, predicted = [bos, *turns[0]], [False] * (1 + len(turns[0]))
-        for before, turn in pairwise(turns):
-            if len(ids) + len(turn) > length:
-                rows.append(Row(np.array(ids, dtype=np.int32), np.array(predicted)))
-                ids, predicted = [bos, *before], [False] * (1 + len(before))
-            ids += turn
-            predicted += [True] * len(turn)
-        rows.append(Row(np.array(ids, dtype=np.int32), np.array(predicted)))
-    return rows
+def _text_of(value: Any, field: str, where: str) -> str:
+    """The text under a field; ``translation.de`` is ``de`` of the object under ``translation``."""
+    found = value
+    for name in [field] if isinstance(value, dict) and field in value else field.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, str):
+        raise ValueError(f"{where}: no text under {field!r}")
+    return found

@@ -12,10 +12,20 @@ import msgspec
 
 COMMANDS = ("pause", "resume", "save", "stop", "learning_rate", "evaluate", "bookmark", "rollback", "prompts")
 
+Stage = Literal["reading", "tokenizer", "tokens"]  # checking the files, training a tokenizer, tokenising
+
 
 class TrainEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     seq: int = -1  # given by the event log
     time: float = 0.0  # seconds since the epoch, given by the event log
+
+
+class Preparing(TrainEvent, frozen=True, kw_only=True, tag="preparing"):
+    """The corpus is being made ready; told before the start of a run, every few seconds that it takes."""
+
+    stage: Stage
+    done: int  # bytes of the corpus's files
+    total: int
 
 
 class RunStarted(TrainEvent, frozen=True, kw_only=True, tag="started"):
@@ -106,7 +116,8 @@ class RunEnded(TrainEvent, frozen=True, kw_only=True, tag="ended"):
 
 
 AnyTrainEvent = (
-    RunStarted | Step | Evaluated | Samples | CheckpointSaved | CommandDone | RolledBack | Notice | RunEnded
+    Preparing | RunStarted | Step | Evaluated | Samples | CheckpointSaved | CommandDone | RolledBack | Notice
+    | RunEnded
 )  # fmt: skip
 _decoder = msgspec.json.Decoder(AnyTrainEvent)
 

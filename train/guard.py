@@ -84,3 +84,13 @@ def retry(
         rate_factor=factor,
         lowered_until=until,
     )
+
+
+def what_is_changed(config: GuardConfig, state: GuardState, step: int, n_batches: int) -> str:
+    """What :func:`retry` has changed, for a person."""
+    changes = [f"{n_batches} batches are left out"] if config.skip else []
+    if state.rate_factor < 1.0:
+        until = f" up to step {state.lowered_until:,}" if config.lower_steps else ""
+        changes.append(f"the learning rate is multiplied by {state.rate_factor:g}{until}")
+    changed = " and ".join(changes) or "nothing is changed, as the config asks"
+    return f"back at step {step:,}, attempt {state.in_a_row} of {config.attempts}: {changed}"

@@ -20,11 +20,11 @@ import msgspec
 import numpy as np
 import torch
 
-from tfm.core.checkpoint import Checkpoint
-from tfm.core.model import build_model
-from tfm.core.tokenizer import Tokenizer
+from tfm.core.checkpoint import Checkpoint, load_checkpoint
+from tfm.core.model import Model, build_model
 from tfm.train import guard
 from tfm.train.batching import BatchOrder, Place
+from tfm.train.beginning import base_of, differences, find_initial
 from tfm.train.config import TrainConfig
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.ema import WeightAverage
@@ -53,8 +53,8 @@ from tfm.train.objectives import Loss
 from tfm.train.run_dir import RunDir
 from tfm.train.schedules import learning_rate
 from tfm.train.state import Progress, Window, capture, load_weights, make_optimizer, restore
-from tfm.train.steering import obey
-from tfm.train.tasks import make_task
+from tfm.train.steering import obey, obey_early
+from tfm.train.tasks import Task, make_task
 
 Reason = Literal["interval", "best", "command", "stop", "final", "average"]
 
@@ -62,49 +62,42 @@ Reason = Literal["interval", "best", "command", "stop", "final", "average"]
 class Trainer:
     """Trains one run from its config, or goes on from its newest checkpoint."""
 
+    task: Task
+    model: Model
+    keeper: CheckpointKeeper
+    order: BatchOrder
+
     def __init__(self, config: TrainConfig, run: RunDir, resume: bool = False) -> None:
-        """Reads the data and builds the model.
+        """What takes time happens in :meth:`run`.
 
         Raises:
-            ValueError: the data or the checkpoint cannot be used; the sentence says why.
+            ValueError: the machine cannot do what the config asks for.
         """
-        loop, optim = config.loop, config.optim
         self.config, self.run_dir = config, run
-        self.device = find_device(loop.device)
-        self.precision = find_precision(loop.precision, self.device)
-        if loop.threads:
-            torch.set_num_threads(loop.threads)
-        torch.manual_seed(loop.seed)
-        whole, self.problems = newest_whole(run) if resume else (None, [])
-        self.task = make_task(config, Tokenizer.load(whole / "tokenizer.json") if whole else None)
-        self.keeper = CheckpointKeeper(run, config, self.task)
-        self.model = build_model(self.task.model_config).to(self.device)
-        self.average = WeightAverage(self.model, optim.ema) if optim.ema else None
-        self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
-        batch_tokens = loop.batch_tokens // loop.accumulate
-        self.order = BatchOrder(
-            lambda epoch: self.task.epoch(batch_tokens, loop.seed, epoch), loop.accumulate
-        )
-        self.progress = Progress()
-        if whole:
-            self.progress = restore(whole, self.model, self.optimizer, self.average)
-        self.resumed_from = self.progress.step if whole else None
-        if loop.compile and (problem := compile_layers(self.model, self._try_a_pass)):
-            self.problems.append(f"the layers are not compiled: {problem}")
-        if loop.gradient_checkpointing:
-            recompute_activations(self.model)
+        self.device = find_device(config.loop.device)
+        self.precision = find_precision(config.loop.precision, self.device)
+        if config.loop.threads:
+            torch.set_num_threads(config.loop.threads)
         self.inbox = ControlInbox(run)
+        self.progress = Progress()
         self.last_scores: Evaluated | None = None
         self.stopping = ""  # why, once somebody asked
+        self._resume = resume
 
     def request_stop(self, why: str) -> None:
         """Save and end after the step that is going on (a signal handler may call this)."""
         self.stopping = why
 
     def run(self) -> Iterator[AnyTrainEvent]:
-        """Train until the last step, a stop or the end of patience or time."""
-        yield self._started()
-        yield from (Notice(level="warning", message=text) for text in (*self.problems, *self.task.notices))
+        """Prepare, then train until the last step, a stop, or the end of patience or time.
+
+        Raises:
+            ValueError: the data or a checkpoint cannot be used; the sentence says why.
+        """
+        yield from self._set_up()
+        if self.stopping:
+            yield RunEnded(reason="stopped", step=self.progress.step, message=self.stopping)
+            return
         ended: RunEnded | None = None
         while ended is None:
             yield from obey(self, self.inbox)
@@ -116,6 +109,49 @@ class Trainer:
                 else:
                     yield from self._report()
         yield from self._finish(ended)
+
+    # ----------------------------------------------------------------- before the first step
+    def _set_up(self) -> Iterator[AnyTrainEvent]:
+        """Make or find everything that a step needs, and say where the run begins."""
+        loop, optim = self.config.loop, self.config.optim
+        whole, problems = newest_whole(self.run_dir) if self._resume else (None, [])
+        start = load_checkpoint(whole or find_initial(loop.init_from)) if whole or loop.init_from else None
+        base = base_of(start, self.config, resumed=whole is not None) if start else None
+        making = make_task(self.config, base)
+        while True:
+            try:
+                yield next(making)
+            except StopIteration as done:
+                self.task, corpus = done.value
+                break
+            yield from obey_early(self, self.inbox)
+            if self.stopping:
+                making.close()
+                return
+        self.keeper = CheckpointKeeper(self.run_dir, self.config, self.task)
+        batch_tokens = loop.batch_tokens // loop.accumulate
+        self.order = BatchOrder(
+            lambda epoch: self.task.epoch(batch_tokens, loop.seed, epoch), loop.accumulate
+        )
+        torch.manual_seed(loop.seed)
+        self.model = build_model(self.task.model_config).to(self.device)
+        if start:
+            load_weights(self.model, dict(start.model.named_parameters()))
+        self.average = WeightAverage(self.model, optim.ema) if optim.ema else None
+        self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
+        if whole:
+            self.progress = restore(whole, self.model, self.optimizer, self.average)
+        if self.progress.corpus not in ("", corpus):
+            problems.append("the corpus is not the one that this run began with; its batches are others now")
+        self.progress.corpus = corpus
+        if loop.compile and (problem := compile_layers(self.model, self._try_a_pass)):
+            problems.append(f"the layers are not compiled: {problem}")
+        if loop.gradient_checkpointing:
+            recompute_activations(self.model)
+        if start and not whole and (fields := differences(self.config, self.task.model_config)):
+            problems.append(f"the architecture is that of {start.path.name}; not what [model] says: {fields}")
+        yield self._started(self.progress.step if whole else None)
+        yield from (Notice(level="warning", message=text) for text in (*problems, *self.task.notices))
 
     # ----------------------------------------------------------------- one step
     def _step(self) -> tuple[str, list[Place]]:
@@ -190,22 +226,11 @@ class Trainer:
             return RunEnded(reason="failed", step=self.progress.step, message=message)
         yield Notice(level="warning", message=message)
         yield from self.go_back(self.keeper.good_point(state.in_a_row), message)
-        self.progress.guard = guard.retry(
-            self.config.guard, state, self.progress.guard, self.progress.step, offending
-        )
-        yield Notice(level="warning", message=self._what_is_changed(len(offending)))
+        step, config = self.progress.step, self.config.guard
+        self.progress.guard = guard.retry(config, state, self.progress.guard, step, offending)
+        changes = guard.what_is_changed(config, self.progress.guard, step, len(offending))
+        yield Notice(level="warning", message=changes)
         return None
-
-    def _what_is_changed(self, n_batches: int) -> str:
-        config, state = self.config.guard, self.progress.guard
-        changes = [f"{n_batches} batches are left out"] if config.skip else []
-        if state.rate_factor < 1.0:
-            until = f" up to step {state.lowered_until:,}" if config.lower_steps else ""
-            changes.append(f"the learning rate is multiplied by {state.rate_factor:g}{until}")
-        changed = " and ".join(changes) or "nothing is changed, as the config asks"
-        return (
-            f"back at step {self.progress.step:,}, attempt {state.in_a_row} of {config.attempts}: {changed}"
-        )
 
     def go_back(self, folder: Path | None, why: str) -> Iterator[AnyTrainEvent]:
         """Be what a checkpoint holds (None: the beginning), but for the time spent and the prompts.
@@ -227,15 +252,18 @@ class Trainer:
 
     def _begin(self) -> None:
         """Be what a new run is."""
+        init_from = self.config.loop.init_from
         torch.manual_seed(self.config.loop.seed)
-        load_weights(self.model, dict(build_model(self.task.model_config).named_parameters()))
+        fresh = build_model(self.task.model_config)
+        start = load_checkpoint(find_initial(init_from)).model if init_from else fresh
+        load_weights(self.model, dict(start.named_parameters()))
         if self.average is not None:
             self.average.load(dict(self.model.named_parameters()))
         self.optimizer.state.clear()
-        self.progress = Progress()
+        self.progress = Progress(corpus=self.progress.corpus)
 
     # ----------------------------------------------------------------- what is told
-    def _started(self) -> RunStarted:
+    def _started(self, resumed_from: int | None) -> RunStarted:
         return RunStarted(
             run=self.run_dir.id,
             objective=self.config.objective,
@@ -244,7 +272,7 @@ class Trainer:
             steps_per_epoch=-(-len(self.order.epoch(self.progress.epoch)) // self.config.loop.accumulate),
             device=device_name(self.device),
             precision="bf16" if self.precision is torch.bfloat16 else "fp32",
-            resumed_from=self.resumed_from,
+            resumed_from=resumed_from,
         )
 
     def _report(self) -> Iterator[AnyTrainEvent]:

@@ -14,7 +14,7 @@ DATA_FILES = ("train_source", "train_target", "valid_source", "valid_target", "t
 
 
 def resolve_config(path: Path | str, overrides: dict[str, str] | None = None) -> TrainConfig:
-    """Read a config, apply overrides, make its data paths absolute and see that the files exist.
+    """Read a config, apply overrides, make its paths absolute and see that the files exist.
 
     Raises:
         ValueError: one sentence naming the file and the key.
@@ -29,7 +29,10 @@ def resolve_config(path: Path | str, overrides: dict[str, str] | None = None) ->
                 found[field] = str(find_file(base / Path(name).expanduser()))
             except ValueError as error:
                 raise ValueError(f"{path}: data.{field}: {error}") from None
-    return msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, **found))
+    loop, start = config.loop, base / Path(config.loop.init_from).expanduser()
+    if loop.init_from and (start / "config.json").is_file():  # else it is a name
+        loop = msgspec.structs.replace(loop, init_from=str(start))
+    return msgspec.structs.replace(config, loop=loop, data=msgspec.structs.replace(config.data, **found))
 
 
 def to_toml(config: TrainConfig) -> str:

@@ -48,6 +48,7 @@ class Progress(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     evaluations_since_best: int = 0
     learning_rate_override: float | None = None
     override_until: int = 0
+    corpus: str = ""  # the name of the corpus, tokenised, that it is trained on
     prompts: tuple[str, ...] = ()  # fixed prompts given by a command; none: those of the config
     window: Window = msgspec.field(default_factory=Window)
     guard: GuardState = msgspec.field(default_factory=GuardState)

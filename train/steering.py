@@ -38,6 +38,21 @@ def obey(trainer: Trainer, inbox: ControlInbox) -> Iterator[AnyTrainEvent]:
         time.sleep(_POLL)
 
 
+def obey_early(trainer: Trainer, inbox: ControlInbox) -> Iterator[AnyTrainEvent]:
+    """While the corpus is being prepared there is nothing to steer yet; a run can be stopped, though."""
+    for command in inbox.take():
+        stops = command.command == "stop"
+        if stops:
+            trainer.request_stop("asked to, before it began to train")
+        yield CommandDone(
+            command_id=command.id,
+            command=command.command,
+            args=command.args,
+            ok=stops,
+            message="" if stops else "the corpus is still being prepared; ask again when the run trains",
+        )
+
+
 def _carry_out(trainer: Trainer, command: Command) -> Iterator[AnyTrainEvent]:
     try:
         message, ok = (yield from _HANDLERS[command.command](trainer, command.args)), True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -84,6 +85,37 @@ def translation_fields(folder: Path, **loop: Any) -> dict[str, Any]:
             **loop,
         },
     }
+
+
+def language_fields(objective: str, data: dict[str, Any], **loop: Any) -> dict[str, Any]:
+    """A config as decoded TOML: a small decoder or encoder."""
+    layers = {"n_decoder_layers": 2} if objective == "causal-lm" else {"n_encoder_layers": 2}
+    return {
+        "name": "tiny",
+        "objective": objective,
+        "data": {"vocab_size": 400, "max_tokens": 64, **data},
+        "model": {"d_model": 64, "n_heads": 4, "d_ff": 128, "dropout": 0.0, "max_positions": 64, **layers},
+        "optim": {"learning_rate": 3e-3, "warmup_steps": 20, "label_smoothing": 0.0},
+        "loop": {
+            "max_steps": 150,
+            "batch_tokens": 600,
+            "eval_every": 75,
+            "save_every": 75,
+            "precision": "fp32",
+            "average_last": 0,
+            **loop,
+        },
+    }
+
+
+def write_dialogues(path: Path, count: int = 30) -> Path:
+    """Each question has its only right answer."""
+    lines = []
+    for question, answer in sentence_pairs(count):
+        turns = [{"speaker": "A", "text": question}, {"speaker": "B", "text": answer}, "Good.\nBye."]
+        lines.append(json.dumps({"turns": turns}))
+    path.write_text("\n".join(lines))
+    return path
 
 
 def make_run(tmp_path: Path, fields: dict[str, Any], name: str = "tiny") -> tuple[TrainConfig, RunDir]:

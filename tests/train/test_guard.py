@@ -15,7 +15,7 @@ from tests.train.corpora import make_run, of, same_weights, train, translation_f
 from tfm.core.checkpoint import verify_checkpoint
 from tfm.train.config import GuardConfig
 from tfm.train.control_inbox import ControlInbox
-from tfm.train.events import AnyTrainEvent, Notice, RolledBack, RunEnded, Step
+from tfm.train.events import AnyTrainEvent, Notice, RolledBack, RunEnded, RunStarted, Step
 from tfm.train.guard import LEAST_DEVIATION, GuardState, applied, refusal, refused, retry
 from tfm.train.loop import Trainer
 
@@ -169,5 +169,6 @@ def test_what_the_guard_knows_is_resumed(tmp_path: Path, corpus: Path) -> None:
         events.append(event)
         if isinstance(event, Step) and event.step == 9:
             break
-    state = Trainer(config, run, resume=True).progress.guard
-    assert state.losses == [step.loss for step in of(Step, events)][2:8]
+    trainer = Trainer(config, run, resume=True)
+    assert next(event.resumed_from for event in trainer.run() if isinstance(event, RunStarted)) == 8
+    assert trainer.progress.guard.losses == [step.loss for step in of(Step, events)][2:8]

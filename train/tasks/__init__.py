@@ -6,7 +6,7 @@ objective.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +17,9 @@ from tfm.core.config import ModelConfig
 from tfm.core.model import Model
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.config import TrainConfig
-from tfm.train.events import Evaluated, Sample
+from tfm.train.events import Evaluated, Preparing, Sample
 from tfm.train.objectives import Loss
+from tfm.train.preparation import Base, prepare
 from tfm.train.tasks.causal_lm import CausalLM
 from tfm.train.tasks.masked_lm import MaskedLM
 from tfm.train.tasks.translation import Translation
@@ -50,10 +51,19 @@ class Task(Protocol):
         """
 
 
-def make_task(config: TrainConfig, tokenizer: Tokenizer | None = None) -> Task:
-    """The task that a config asks for; ``tokenizer`` is that of a run that is resumed."""
+def make_task(config: TrainConfig, base: Base | None) -> Generator[Preparing, None, tuple[Task, str]]:
+    """The task that a config asks for and the name of its corpus; tells how far its preparation is.
+
+    ``base`` is the checkpoint that the run goes on or starts from.
+
+    Raises:
+        ValueError: the data cannot be used; the sentence says why.
+    """
     if config.objective == "translation":
-        return Translation(config, tokenizer)
+        prepared = yield from prepare(config, Translation.corpus(config), base)
+        return Translation(config, prepared), prepared.key
     if config.objective == "causal-lm":
-        return CausalLM(config, tokenizer)
-    return MaskedLM(config, tokenizer)
+        prepared = yield from prepare(config, CausalLM.corpus(config), base)
+        return CausalLM(config, prepared), prepared.key
+    prepared = yield from prepare(config, MaskedLM.corpus(config), base)
+    return MaskedLM(config, prepared), prepared.key

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,48 +17,63 @@ from tfm.core.model import EncoderOnly, Model
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.batching import pad, token_budget_batches
 from tfm.train.config import TrainConfig
-from tfm.train.data import encode, read_documents, split
+from tfm.train.corpus_files import Meter
 from tfm.train.events import Evaluated, Sample
 from tfm.train.objectives import Loss
+from tfm.train.preparation import Prepared
+from tfm.train.tasks.reading import MAX_SCORED, NO_VALIDATION, Documents, Split, characters, in_blocks
 from tfm.train.tasks.scores import Sums, head_loss
+from tfm.train.token_store import StoreWriter
 
 MASKED = 0.15  # share of the tokens that are predicted
 REPLACED = 0.8  # share of those that show the mask token; of the rest, half show a random one
 N_SPECIAL = 4  # ids below are special tokens
 
 
+class SentenceCorpus(Documents):
+    """Texts, each ``<s> tokens </s>`` and cut to the context."""
+
+    def columns(self, id_type: str) -> dict[str, str]:
+        return {"train": id_type, "valid": id_type}
+
+    def tokenise(
+        self, writer: StoreWriter, tokenizer: Tokenizer, config: ModelConfig, meter: Meter
+    ) -> Iterator[None]:
+        bos, eos = config.bos_id, config.eos_id
+        if bos is None or eos is None or config.mask_id is None:
+            raise ValueError("masked-lm needs a tokenizer with start, end and mask tokens")
+        longest = min(self._data.max_tokens, config.max_positions) - 2
+        for split, documents in in_blocks(self.examples(meter, writer.notes), characters):
+            ids = tokenizer.encode_batch([text for document in documents for text in document])
+            writer.extend(split, [[bos, *row[:longest], eos] for row in ids])
+            yield
+        self.check(writer)
+
+
 class MaskedLM:
     """An encoder-only model on sentences, one a line, of one or several files."""
 
-    def __init__(self, config: TrainConfig, tokenizer: Tokenizer | None = None) -> None:
-        data, loop = config.data, config.loop
-        self.config, self.notices, self.files = config, [], dict[str, bytes]()
-        train = self._read(data.train, data.train_source, data.train_target)
-        valid = self._read(data.valid, data.valid_source, data.valid_target)
-        if not valid:
-            documents, held_out = split([[text] for text in train], data.valid_fraction)
-            train, valid = [text for [text] in documents], [text for [text] in held_out]
-        if not valid:
-            valid = train
-            self.notices.append("no validation set is named; scores are on the training set")
-        if tokenizer is None:
-            tokenizer = Tokenizer.train(train, data.vocab_size, data.min_frequency)
-        self.tokenizer = tokenizer
-        self.model_config = config.model_config(tokenizer.vocab_size, dict(tokenizer.special_ids))
-        self.train, self.valid = self._frame(train), self._frame(valid)
-        self.lengths = np.array([len(row) for row in self.train])
-        self.prompts = list(loop.samples) or [_hide_a_word(text) for text in valid[: loop.sample_sentences]]
+    def __init__(self, config: TrainConfig, prepared: Prepared) -> None:
+        loop, store = config.loop, prepared.store
+        self.config, self.tokenizer, self.model_config = config, prepared.tokenizer, prepared.model_config
+        self.files, self.notices = dict[str, bytes](), list[str]()
+        if n_dropped := store.notes.get("dropped"):
+            self.notices.append(f"{n_dropped:,} texts that match data.drop_pattern are left out")
+        self.train, self.valid = store.rows("train"), store.rows("valid")
+        scored: Split = "valid"
+        if not len(self.valid):
+            scored, self.valid = "train", self.train[:MAX_SCORED]
+            self.notices.append(NO_VALIDATION)
+        self.lengths = self.train.lengths
+        documents = islice(self.corpus(config).of(scored), loop.sample_sentences)
+        self.prompts = list(loop.samples) or [_hide_a_word(text) for [text] in documents]
 
-    def _read(self, *paths: str) -> list[str]:
-        files = [read_documents(path, self.config.data)[0] for path in paths if path]
-        return [text for documents in files for document in documents for text in document]
-
-    def _frame(self, texts: list[str]) -> list[np.ndarray]:
-        """<s> tokens </s>, cut to the context."""
-        special = self.tokenizer.special_ids
-        longest = min(self.config.data.max_tokens, self.model_config.max_positions) - 2
-        bos, eos = np.array([special["bos_id"]]), np.array([special["eos_id"]])
-        return [np.concatenate((bos, ids[:longest], eos)) for ids in encode(texts, self.tokenizer)]
+    @staticmethod
+    def corpus(config: TrainConfig) -> SentenceCorpus:
+        data = config.data
+        train = [path for path in (data.train, data.train_source, data.train_target) if path]
+        valid = [path for path in (data.valid, data.valid_source, data.valid_target) if path]
+        return SentenceCorpus(data, train, valid)
 
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
         return token_budget_batches(self.lengths, self.lengths, batch_tokens, seed, epoch)
@@ -67,7 +83,7 @@ class MaskedLM:
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
         """Always the same masks, so that evaluations can be compared."""
-        sums, lengths = Sums(), np.array([len(row) for row in self.valid])
+        sums, lengths = Sums(), self.valid.lengths
         generator = torch.Generator().manual_seed(0)
         with torch.inference_mode():
             for indices in token_budget_batches(lengths, lengths, 4096, 0, 0):
@@ -93,7 +109,9 @@ def hide_tokens(
     15 % of the tokens are predicted (at least one of the batch); of them 80 % are shown as the mask,
     10 % as a random token, 10 % as they are. Special tokens are never hidden.
     """
-    candidates = real_BT & (ids_BT >= N_SPECIAL)
+    special = [config.pad_id, config.bos_id, config.eos_id, config.mask_id, config.unk_id]
+    is_special = torch.isin(ids_BT, torch.tensor([token for token in special if token is not None]))
+    candidates = real_BT & ~is_special
     draws = torch.rand(ids_BT.shape, generator=generator)
     predicted = candidates & (draws < MASKED)
     if not bool(predicted.any()):

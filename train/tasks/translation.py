@@ -2,81 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import msgspec
 import numpy as np
 import torch
 
 from tfm.core.checkpoint import Checkpoint
+from tfm.core.config import ModelConfig
 from tfm.core.model import EncoderDecoder, Model
 from tfm.core.search import translate_batch
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.batching import PairBatch, collate_pairs, token_budget_batches
-from tfm.train.config import TrainConfig
-from tfm.train.data import read_pairs, tokenise
+from tfm.train.config import DataConfig, TrainConfig
+from tfm.train.corpus_files import Meter
+from tfm.train.data import Pair, iter_pairs
 from tfm.train.evaluate import translation_scores
 from tfm.train.events import Evaluated, Sample
 from tfm.train.objectives import Loss
+from tfm.train.preparation import Prepared
+from tfm.train.tasks.reading import MAX_SCORED, NO_VALIDATION, Split, divided, in_blocks
 from tfm.train.tasks.scores import Sums, head_loss
+from tfm.train.token_store import StoreWriter
+
+
+class PairCorpus:
+    """The sentence pairs that a config names."""
+
+    def __init__(self, data: DataConfig) -> None:
+        self._data = data
+        self._train = (data.train,) if data.train else (data.train_source, data.train_target)
+        valid = (data.valid,) if data.valid else (data.valid_source, data.valid_target)
+        self._valid = valid if all(valid) else ()
+
+    @property
+    def files(self) -> list[str]:
+        return [*self._train, *self._valid]
+
+    def examples(self, meter: Meter | None = None) -> Iterator[tuple[Split, Pair]]:
+        """Every pair and what it is for."""
+        valid = self._pairs(self._valid, meter) if self._valid else None
+        return divided(self._pairs(self._train, meter), valid, self._data.valid_fraction)
+
+    def of(self, wanted: Split) -> Iterator[Pair]:
+        """The pairs that are for training, or for validation."""
+        if wanted == "valid" and self._valid:
+            return self._pairs(self._valid)
+        return (pair for split, pair in self.examples() if split == wanted)
+
+    def texts(self, meter: Meter) -> Iterator[str]:
+        for split, pair in self.examples(meter):
+            if split == "train":
+                yield from pair
+
+    def columns(self, id_type: str) -> dict[str, str]:
+        return {f"{split}.{side}": id_type for split in ("train", "valid") for side in ("source", "target")}
+
+    def tokenise(
+        self, writer: StoreWriter, tokenizer: Tokenizer, config: ModelConfig, meter: Meter
+    ) -> Iterator[None]:
+        longest = min(self._data.max_tokens, config.max_positions)
+        for split, pairs in in_blocks(self.examples(meter), lambda pair: len(pair[0]) + len(pair[1])):
+            sources = tokenizer.encode_batch([source for source, _ in pairs])
+            targets = tokenizer.encode_batch([target for _, target in pairs])
+            short = [max(len(s), len(t)) < longest for s, t in zip(sources, targets, strict=True)]
+            for side, rows in (("source", sources), ("target", targets)):
+                kept = [row for row, fits in zip(rows, short, strict=True) if fits]
+                writer.extend(f"{split}.{side}", kept)
+            if split == "train":
+                writer.count("long", len(short) - sum(short))
+            yield
+        for split, files in (("train", self._train), ("valid", self._valid)):
+            if files and not writer.n_rows(f"{split}.source"):
+                raise ValueError(f"{' and '.join(files)}: no sentence pair of less than {longest} tokens")
+
+    def _pairs(self, files: Sequence[str], meter: Meter | None = None) -> Iterator[Pair]:
+        source, target, combined = (*files, "") if len(files) == 2 else ("", "", files[0])
+        return iter_pairs(source, target, combined, self._data, meter)
 
 
 class Translation:
     """Sentence pairs, an encoder-decoder, label-smoothed cross-entropy, BLEU."""
 
-    def __init__(self, config: TrainConfig, tokenizer: Tokenizer | None = None) -> None:
-        data, loop = config.data, config.loop
-        train = read_pairs(data.train_source, data.train_target, data.train, data)
-        held_out = None
-        if data.valid_fraction and not (data.valid_source or data.valid):
-            train, held_out = train.split(data.valid_fraction)
-        if tokenizer is None:
-            texts = (*train.sources, *train.targets)
-            tokenizer = Tokenizer.train(texts, data.vocab_size, data.min_frequency)
-        self.config, self.tokenizer, self.files = config, tokenizer, dict[str, bytes]()
-        self.model_config = config.model_config(tokenizer.vocab_size, dict(tokenizer.special_ids))
-        longest = min(data.max_tokens, self.model_config.max_positions)
-        self.train, n_long = tokenise(train, tokenizer, longest)
-        self.notices = [f"{n_long:,} pairs longer than {longest} tokens are left out"] if n_long else []
-        if data.valid_source or data.valid:
-            self.valid_texts = read_pairs(data.valid_source, data.valid_target, data.valid, data)
-        elif held_out:
-            self.valid_texts = held_out
-        else:
-            self.valid_texts = train
-            self.notices.append("no validation set is named; scores are on the training set")
-        self.valid, _ = tokenise(self.valid_texts, tokenizer, longest)
-        self.prompts = list(loop.samples) or self.valid_texts.sources[: loop.sample_sentences]
+    def __init__(self, config: TrainConfig, prepared: Prepared) -> None:
+        loop, store = config.loop, prepared.store
+        self.config, self.tokenizer, self.model_config = config, prepared.tokenizer, prepared.model_config
+        self.files, self.notices = dict[str, bytes](), list[str]()
+        self.sources, self.targets = store.rows("train.source"), store.rows("train.target")
+        self.valid_sources, self.valid_targets = store.rows("valid.source"), store.rows("valid.target")
+        self.lengths = self.sources.lengths + 1, self.targets.lengths + 1  # with their end tokens
+        if n_long := store.notes.get("long"):
+            longest = min(config.data.max_tokens, self.model_config.max_positions)
+            self.notices.append(f"{n_long:,} pairs longer than {longest} tokens are left out")
+        scored: Split = "valid"
+        if not len(self.valid_sources):
+            scored = "train"
+            self.valid_sources, self.valid_targets = self.sources[:MAX_SCORED], self.targets[:MAX_SCORED]
+            self.notices.append(NO_VALIDATION)
+        n_texts = max(loop.bleu_sentences, loop.sample_sentences)
+        self.valid_texts = list(islice(self._readable(scored), n_texts))
+        self.prompts = list(loop.samples) or [
+            source for source, _ in self.valid_texts[: loop.sample_sentences]
+        ]
+
+    @staticmethod
+    def corpus(config: TrainConfig) -> PairCorpus:
+        return PairCorpus(config.data)
+
+    def _readable(self, split: Split) -> Iterator[Pair]:
+        """Pairs whose source the model can take."""
+        for pair in self.corpus(self.config).of(split):
+            if len(self.tokenizer.encode(pair[0])) < self.model_config.max_positions:
+                yield pair
 
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
-        lengths = self.train.source_lengths, self.train.target_lengths
-        return token_budget_batches(*lengths, batch_tokens, seed, epoch)
+        return token_budget_batches(*self.lengths, batch_tokens, seed, epoch)
 
     def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
-        rows = [self.train.sources[i] for i in indices], [self.train.targets[i] for i in indices]
+        rows = [self.sources[i] for i in indices], [self.targets[i] for i in indices]
         batch = collate_pairs(*rows, self.model_config).to(device)
         return pair_loss(model, batch, self.config.optim.label_smoothing, dtype)
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
-        sums, valid = Sums(), self.valid
+        sums, smoothing = Sums(), self.config.optim.label_smoothing
+        lengths = self.valid_sources.lengths + 1, self.valid_targets.lengths + 1
         with torch.inference_mode():
-            for indices in token_budget_batches(valid.source_lengths, valid.target_lengths, 4096, 0, 0):
-                rows = [valid.sources[i] for i in indices], [valid.targets[i] for i in indices]
+            for indices in token_budget_batches(*lengths, 4096, 0, 0):
+                rows = [self.valid_sources[i] for i in indices], [self.valid_targets[i] for i in indices]
                 batch = collate_pairs(*rows, self.model_config).to(checkpoint.device)
-                smoothing = self.config.optim.label_smoothing
                 sums.add(pair_loss(checkpoint.model, batch, smoothing, torch.float32))
-        n_scored = self.config.loop.bleu_sentences
-        if not n_scored:
+        scored = self.valid_texts[: self.config.loop.bleu_sentences]
+        if not scored:
             return sums.evaluated(step)
-        texts, language = self.valid_texts, self.config.data.target_language or "en"
-        outputs = translate_batch(checkpoint, texts.sources[:n_scored], beam=1)
-        scores = translation_scores(outputs, texts.targets[:n_scored], language)
+        outputs = translate_batch(checkpoint, [source for source, _ in scored], beam=1)
+        language = self.config.data.target_language or "en"
+        scores = translation_scores(outputs, [target for _, target in scored], language)
         return msgspec.structs.replace(
             sums.evaluated(step), bleu=scores.bleu, chrf=scores.chrf, cer=scores.cer, wer=scores.wer
         )
 
     def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
-        references = dict(zip(self.valid_texts.sources, self.valid_texts.targets, strict=True))
+        references = dict(self.valid_texts)
         outputs = translate_batch(checkpoint, prompts, beam=1)
         return tuple(
             Sample(source=source, reference=references.get(source, ""), output=output)

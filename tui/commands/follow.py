@@ -14,6 +14,7 @@ from tfm.train.events import (
     CommandDone,
     Evaluated,
     Notice,
+    Preparing,
     RolledBack,
     RunEnded,
     RunStarted,
@@ -85,6 +86,9 @@ class Printer:
 
     def lines(self, event: AnyTrainEvent) -> list[str]:
         match event:
+            case Preparing():
+                share = 100 * event.done // max(event.total, 1)
+                return [f"  preparing the corpus: {event.stage} {share} %"]
             case RunStarted():
                 self._total = event.total_steps
                 self._rate.clear()

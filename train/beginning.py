@@ -1,0 +1,61 @@
+"""Where a run begins: with random weights, with those of another checkpoint, or where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfm.core.catalog import NoSuchCheckpoint, find_checkpoint
+from tfm.core.chat import TEMPLATE_FILE
+from tfm.core.checkpoint import Checkpoint
+from tfm.core.config import ModelConfig
+from tfm.train.config import FAMILIES, TrainConfig
+from tfm.train.preparation import Base
+from tfm.train.run_dir import RunDir, runs_home
+
+
+def find_initial(name: str) -> Path:
+    """The checkpoint that ``loop.init_from`` names.
+
+    That is a bundled checkpoint, one of your own, a path, a run (its newest checkpoint), or a
+    checkpoint of a run (``RUN/step-000500``, ``RUN/average``, ``RUN/bookmark-good``).
+
+    Raises:
+        ValueError: there is none.
+    """
+    in_run = runs_home() / name
+    if "/" in name and (in_run / "config.json").is_file():
+        return in_run
+    if (in_run / "config.toml").is_file() and (newest := RunDir(in_run).checkpoints()[-1:]):
+        return newest[0]
+    try:
+        return find_checkpoint(name)
+    except NoSuchCheckpoint as error:
+        raise ValueError(f"loop.init_from: {error}") from None
+
+
+def base_of(checkpoint: Checkpoint, config: TrainConfig, resumed: bool) -> Base:
+    """What a checkpoint settles for a run that goes on from it, or starts from it.
+
+    Raises:
+        ValueError: its family is not the one that the objective trains.
+    """
+    wanted, found = FAMILIES[config.objective], checkpoint.config.family
+    if found != wanted:
+        raise ValueError(
+            f"{checkpoint.path} is of the family {found}, but {config.objective} trains {wanted}"
+        )
+    template = checkpoint.path / TEMPLATE_FILE
+    return Base(
+        tokenizer=checkpoint.tokenizer,
+        model_config=checkpoint.config
+        if resumed
+        else checkpoint.config.replace(dropout=config.model.dropout),
+        files={TEMPLATE_FILE: template.read_bytes()} if template.is_file() else {},
+    )
+
+
+def differences(config: TrainConfig, architecture: ModelConfig) -> str:
+    """The fields of ``[model]`` that a checkpoint has otherwise, for a person."""
+    asked = config.model
+    names = [n for n in asked.__struct_fields__ if getattr(asked, n) != getattr(architecture, n)]
+    return ", ".join(names)
