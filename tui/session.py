@@ -117,11 +117,11 @@ class Session:
         return next((m.name for m in usable if m.name == self.task.first), usable[0].name)
 
     async def _load(self, name: str) -> protocol.ModelLoaded:
-        self._say(f"loading {_short(name)}")
+        self._say(f"loading {short_name(name)}")
         loaded: protocol.ModelLoaded | None = None
         async for event in await self.client.request(protocol.ModelLoad(id=0, model=name)):
             if isinstance(event, protocol.LoadProgress):
-                self._say(f"loading {_short(name)} {event.fraction:.0%}")
+                self._say(f"loading {short_name(name)} {event.fraction:.0%}")
             elif isinstance(event, protocol.ModelLoaded):
                 loaded = event
         if loaded is None:
@@ -151,11 +151,11 @@ class Session:
             return (("engine stopped", "bad"),)
         if self.loaded is None:
             return (("no model" if self.problem else "", "bad"),)
-        name = (_short(self.loaded.info.name), "strong")
+        name = (short_name(self.loaded.info.name), "strong")
         where = (f" · {self.loaded.device} {self.loaded.precision}", "dim")
         return (name, where, (f" · {self._rate:,.0f} tok/s", "dim")) if self._rate else (name, where)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A model's name; of a path, its last part."""
     return name.rstrip("/").rsplit("/", 1)[-1] or name

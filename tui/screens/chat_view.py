@@ -11,6 +11,7 @@ from tfm.core.engine import protocol
 from tfm.tui.conversation import Conversation, Turn
 from tfm.tui.replies import Heard, pieces
 from tfm.tui.safe_text import safe_text
+from tfm.tui.session import short_name
 from tfm.tui.transcripts import Listed
 from tfm.tui.widgets.chat_panel import ChatFacts
 from tfm.tui.widgets.transcript import TurnView
@@ -41,7 +42,7 @@ def _view(
     told = pieces(turn, tokens)
     before = len(told) - len(tokens)
     return TurnView(
-        label="you" if turn.role == "user" else (turn.model or "the model"),
+        label="you" if turn.role == "user" else (short_name(turn.model) or "the model"),
         pieces=tuple(told),
         note=note(talk, number, live, left_out),
         marks=frozenset(before + n for n, token in enumerate(tokens) if token.settings_mark),
@@ -97,7 +98,11 @@ def version_list(talk: Conversation, number: int) -> list[tuple[str, str]]:
 def _version_name(turn: Turn) -> str:
     if turn.role == "user":
         return "you"
-    parts = [turn.model, f"seed {turn.seed}" if turn.reason != "edited" else "", _ENDS.get(turn.reason, "")]
+    parts = [
+        short_name(turn.model),
+        f"seed {turn.seed}" if turn.reason != "edited" else "",
+        _ENDS.get(turn.reason, ""),
+    ]
     return " · ".join(part for part in parts if part)
 
 
@@ -107,7 +112,7 @@ def welcome(
     """What stands in an empty conversation: paragraphs and their styles."""
     lines: list[tuple[str, str]] = []
     if info is not None:
-        lines.append((f"Write a message below and press Enter: {info.name} answers here.", ""))
+        lines.append((f"Write a message below and press Enter: {short_name(info.name)} answers here.", ""))
         lines += [("", ""), (info.summary, "dim")] if info.summary else []
     elif problem:
         lines.append((problem, "bad"))

@@ -60,7 +60,7 @@ class PaintedRows(ScrollView):
         """Other rows: begin at their end."""
         height = self.scrollable_content_region.height
         self._set_height(max(self.n_rows, height))
-        self.scroll_to(y=max(0, self.n_rows - height), animate=False, immediate=True)
+        self.scroll_to(y=max(0, self.n_rows - height), animate=False, force=True, immediate=True)
         self.touch(follow=True)
 
     def show_rows(self, first: int, last: int) -> None:
@@ -77,7 +77,7 @@ class PaintedRows(ScrollView):
         self._following = last >= self.n_rows - 2
         if wanted != top:
             self._set_height(max(self.n_rows, height, wanted + height))
-            self.scroll_to(y=wanted, animate=False, immediate=True)
+            self.scroll_to(y=wanted, animate=False, force=True, immediate=True)
 
     # ------------------------------------------------------------------ painting
     def _paint(self) -> None:
@@ -86,6 +86,8 @@ class PaintedRows(ScrollView):
             return
         self._touched = False
         height = self.scrollable_content_region.height
+        if self.scroll_offset.y > max(0, self.n_rows - height + max(1, height // LEAP)):
+            self.show_end()  # the text became shorter, and what was in sight is past its end
         self._set_height(max(self.n_rows, height, self.scroll_offset.y + height if self._following else 0))
         if self._following and self.n_rows > self.scroll_offset.y + height:
             self._leap(height)
@@ -105,7 +107,7 @@ class PaintedRows(ScrollView):
         """Make room below: a scroll sends the whole window, so it is done for several rows at once."""
         top = max(0, self.n_rows - height + max(1, height // LEAP))
         self._set_height(top + height)
-        self.scroll_to(y=top, animate=False, immediate=True)
+        self.scroll_to(y=top, animate=False, force=True, immediate=True)
 
     def _set_height(self, rows: int) -> None:
         # A new virtual size repaints everything, so it changes only where there is something to scroll.

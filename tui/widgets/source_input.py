@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual import events
 from textual.binding import BindingType
 from textual.message import Message
+from textual.strip import Strip
 from textual.widgets import TextArea
 
 from tfm.tui import keymap
@@ -37,6 +38,10 @@ class SourceInput(TextArea):
 
     def action_newline(self) -> None:
         self.call_later(self.insert, "\n")
+
+    def render_line(self, y: int) -> Strip:
+        """In a box without room the editor cannot even lay out its placeholder."""
+        return super().render_line(y) if self.content_size.width > 0 else Strip.blank(self.size.width)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Runs before TextArea's own handler, which then inserts what is left in the event."""
