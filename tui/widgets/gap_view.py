@@ -125,8 +125,6 @@ class CandidateList(Lines):
             self._candidate(rank, candidate, most, columns)
             for rank, candidate in enumerate(self.gap.candidates[:MOST], 1)
         ]
-        if self.gap.hidden:
-            rows.append(self._hidden(self.gap.hidden))
         return rows
 
     def _candidate(self, rank: int, candidate: Candidate, most: float, columns: int) -> Row:
@@ -145,8 +143,11 @@ class CandidateList(Lines):
             (bar, "live" if taken else "second"),
         )  # fmt: skip
 
-    def _hidden(self, word: str) -> Row:
-        assert self.gap is not None
-        ranks = [n for n, one in enumerate(self.gap.candidates, 1) if one.piece.strip() == word]
-        place = f"number {ranks[0]}" if ranks else f"not among the first {len(self.gap.candidates)}"
-        return (("You had: ", "dim"), (word, ""), (f", {place}", "dim"))
+
+def about_hidden(gap: Gap) -> str:
+    """Where the word that was masked stands among the candidates."""
+    if not gap.hidden or not gap.candidates:
+        return ""
+    ranks = [rank for rank, one in enumerate(gap.candidates, 1) if one.piece.strip() == gap.hidden]
+    place = f"number {ranks[0]}" if ranks else f"not in the first {len(gap.candidates)}"
+    return f"you had {gap.hidden}: {place}"
