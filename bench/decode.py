@@ -85,9 +85,7 @@ def run() -> None:
         print(f"{label}, fp32, greedy, {N_TOKENS} tokens; tokens a second, best of three\n")
         print(f"{'lanes':>5}{'tfm-tui':>10}{'transformers':>14}{'ratio':>8}")
         for n_lanes in (1, 8, 32):
-            speeds = [
-                _measure(code, folder, n_lanes) for code, folder in ((OURS, ours), (THEIRS, theirs))
-            ]
+            speeds = [_measure(code, folder, n_lanes) for code, folder in ((OURS, ours), (THEIRS, theirs))]
             print(f"{n_lanes:>5}{speeds[0]:>10.1f}{speeds[1]:>14.1f}{speeds[0] / speeds[1]:>8.2f}")
 
 

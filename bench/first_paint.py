@@ -1,14 +1,11 @@
 """How long the app takes to show itself: measured on the real app in a real pseudo-terminal.
 
-    python bench/first_paint.py [--runs N] [--model M]
-
 Reports, and asserts nothing. Times are from the launch of the process; "paint" is the first screen
 that names its modes, "key" the first typed character on the screen, "engine" the model being ready.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import os
 import pty
@@ -22,20 +19,14 @@ import termios
 import time
 
 COLUMNS, ROWS = 80, 24
+LAUNCHES = 7
 APP = [sys.executable, "-m", "tfm.tui.cli"]
 
 
-def python_start() -> float:
-    """Seconds that the interpreter alone takes, to be taken off where one compares programs."""
+def timed(code: str) -> float:
+    """Seconds of a Python process that runs this, its start included."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return time.perf_counter() - began
-
-
-def import_time() -> float:
-    """Seconds for `import tfm.tui.app`, interpreter start included."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import tfm.tui.app, tfm.tui.screens.translate"], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - began
 
 
@@ -89,24 +80,14 @@ def row(name: str, values: list[float], unit: str = "s") -> str:
     return f"{name:<34}" + "".join(form.format(value, unit) for value in (middle, low, high))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--model", help="also wait until this model is ready")
-    options = parser.parse_args()
-    arguments = ["--model", options.model] if options.model else []
-    launches = [launch(arguments, 60.0 if options.model else 5.0) for _ in range(options.runs)]
-    print(
-        f"{options.runs} launches, {COLUMNS}x{ROWS}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
-    )
+def run() -> None:
+    launches = [launch([], 60.0) for _ in range(LAUNCHES)]
+    print(f"{LAUNCHES} launches, {COLUMNS}x{ROWS}")
     print(f"{'':<34}{'median':>12}{'least':>12}{'most':>12}")
-    print(row("python -c pass", [python_start() for _ in range(options.runs)]))
-    print(row("python -c 'import tfm.tui.app'", [import_time() for _ in range(options.runs)]))
+    print(row("python -c pass", [timed("pass") for _ in range(LAUNCHES)]))
+    imports = "import tfm.tui.app, tfm.tui.screens.translate"
+    print(row("python -c 'import tfm.tui.app'", [timed(imports) for _ in range(LAUNCHES)]))
     print(row("launch to first paint", [seen["paint"] for seen in launches if "paint" in seen]))
     print(row("launch to first key on screen", [seen["key"] for seen in launches if "key" in seen]))
     print(row("launch to model ready", [seen["engine"] for seen in launches if "engine" in seen]))
     print(row("sent to the terminal by first paint", [s["bytes"] for s in launches if "bytes" in s], "bytes"))
-
-
-if __name__ == "__main__":
-    main()
