@@ -19,7 +19,7 @@ from tfm.train.corpus_files import Meter, check_parallel, iter_lines
 Pair = tuple[str, str]
 Document = list[str]
 
-_BLOCK = 1 << 20  # characters of a long text that are tokenised at a time
+_BLOCK = 1 << 17  # characters of a long text that are tokenised as one
 
 
 def held_out(position: int, fraction: float) -> bool:

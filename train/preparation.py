@@ -31,7 +31,7 @@ from tfm.train.token_store import StoreWriter, TokenStore, id_type, written
 
 LAYOUT = 1  # of what tasks write; another number makes everything anew
 PATIENCE = 2.0  # seconds of work without a word
-_CHUNK = 1 << 24  # bytes of a file hashed at a time
+_CHUNK = 1 << 20  # bytes of a file hashed at a time
 _ABANDONED = 24 * 3600.0  # seconds after which half a cache entry is nobody's any more
 
 

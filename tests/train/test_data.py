@@ -120,7 +120,7 @@ WORDS = st.sampled_from(
 )
 
 
-@given(words=st.lists(WORDS, max_size=60), size=st.integers(1, 40))
+@given(words=st.lists(WORDS, max_size=60), size=st.integers(20, 60))
 @settings(deadline=None, max_examples=200)
 def test_blocks_are_tokenised_as_the_whole_is(
     tmp_path_factory: pytest.TempPathFactory, words: list[str], size: int

@@ -48,7 +48,7 @@ def test_a_dialogue_model_learns_its_replies(tmp_path: Path) -> None:
 def test_a_masked_model_learns_to_fill(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(SENTENCES * 8))
-    made = language_fields("masked-lm", {"train": str(path)}, max_steps=400, eval_every=400, save_every=400)
+    made = language_fields("masked-lm", {"train": str(path)}, max_steps=300, eval_every=300, save_every=300)
     config, run = make_run(tmp_path, made)
     events = list(Trainer(config, run).run())
     assert [event for event in events if isinstance(event, Evaluated)][

@@ -28,6 +28,7 @@ from tfm.train.token_store import StoreWriter
 
 SAMPLE_TOKENS = 40
 PROMPT_TOKENS = 24  # of a long text
+BLOCKS = 8  # of a long text, tokenised side by side
 
 
 class LongText:
@@ -48,8 +49,9 @@ class LongText:
         first, last = _ends(config)
         for split, path in zip(("train", "valid"), self.files, strict=False):
             writer.extend(split, [first])
-            for block in iter_blocks(path, meter):
-                writer.extend(split, tokenizer.encode_batch([block]))
+            blocks = iter_blocks(path, meter)
+            while some := list(islice(blocks, BLOCKS)):
+                writer.extend(split, tokenizer.encode_batch(some))
                 yield
             writer.extend(split, [last])
 
