@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,13 @@ def test_wheel_holds_nothing_else(wheels: dict[str, Path]) -> None:
     assert {name.parts[1] for name in names if name.parts[0] == "tfm"} == set(PACKAGES)
     assert not [name for name in names if "tests" in name.parts or name.name.startswith("test_")]
     assert any(name.name == "LICENSE" for name in names)
+
+
+def test_shipped_checkpoints_name_no_place_of_the_machine_they_were_made_on() -> None:
+    for path in (ROOT / "checkpoints").rglob("*"):
+        if path.name in ("config.json", "training.json", "trainer.json") or path.suffix == ".toml":
+            absolute = re.findall(r'"/[^"]*"', path.read_text("utf-8"))
+            assert not absolute, f"{path.relative_to(ROOT)}: {absolute[0]}"
 
 
 def test_every_package_folder_is_named_in_pyproject() -> None:
