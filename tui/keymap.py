@@ -146,7 +146,7 @@ FILL = (
     _key("fill.order", "a", "order", "order", "Draw the surest first, from left to right, or all at once"),
     _key("fill.open_all", "N", "open_all", "open all", "Take the words out of all masks again"),
     _key("fill.use", "u", "use", "use", "Make the filled text the text"),
-    _key("fill.clear", "ctrl+l", "clear", "clear", "Empty the text"),
+    _key("fill.clear", "ctrl+l", "clear", "clear", "Empty the text", priority=True),
     _key("fill.copy", "y", "copy", "copy", "Copy the filled text (OSC 52)"),
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ async def test_a_conversation_from_first_word_to_export(tiny_chatter: Path, home
         await say(screen, pilot, "A man in a boat.")
         first = screen.talk.turns[screen.path[1]]
         assert (first.reason, len(first.tokens), first.seed) == ("length", 12, 1)
-        assert chat_view.note(screen.talk, screen.path[1], False, False) == "12 tokens · cut"
+        assert chat_view.note(screen.talk, screen.path[1], False, False) == "cut · 12 tokens"
         assert "of 128" in painted(pilot.app) and "^E continue" in painted(pilot.app)
 
         await say(screen, pilot, "", "ctrl+e")  # the same turn, longer

@@ -59,8 +59,8 @@ def note(talk: Conversation, number: int, live: bool, left_out: bool) -> str:
     if left_out:
         parts.append("left out: the context is full")
     elif turn.role == "assistant" and not live:
-        parts.append(f"{len(turn.tokens)} tokens" if turn.tokens else "")
         parts.append(_ENDS.get(turn.reason, ""))
+        parts.append(f"{len(turn.tokens)} tokens" if turn.tokens else "")
     return " · ".join(part for part in parts if part)
 
 
@@ -79,6 +79,7 @@ def facts(talk: Conversation, context: int) -> ChatFacts:
         turn = talk.turns[number]
         if turn.role == "assistant":
             used = (turn.n_prompt or used) + len(turn.tokens)
+    used = min(used, context or used)  # the last token of a full context is drawn and never read
     return ChatFacts(
         used=used,
         context=context,
@@ -112,8 +113,8 @@ def welcome(
     """What stands in an empty conversation: paragraphs and their styles."""
     lines: list[tuple[str, str]] = []
     if info is not None:
-        lines.append((f"Write a message below and press Enter: {short_name(info.name)} answers here.", ""))
-        lines += [("", ""), (info.summary, "dim")] if info.summary else []
+        lines.append((f"Write a message below: {short_name(info.name)} answers here.", ""))
+        lines += [(info.summary, "dim")] if info.summary else []
     elif problem:
         lines.append((problem, "bad"))
     else:
@@ -129,7 +130,7 @@ def welcome(
                 "Tab goes to the turns: edit one, pick another version of it, put another token into it.",
                 "dim",
             ),
-            ("Everything is saved as it grows, and opened again next time.", "dim"),
+            ("All is saved as it grows.", "dim"),
         ]
     return lines
 

@@ -265,7 +265,16 @@ class FillScreen(KnobScreen):
             self.gaps.open(number)
         self._go(self.filled.here)
 
+    # These keys are acted on at once, while characters typed before them may still wait in the editor's
+    # queue: so what they do to the text queues up behind those.
     def action_mask(self) -> None:
+        self.source.call_later(self._mask_word)
+
+    def action_clear(self) -> None:
+        self.source.call_later(self.source.clear)
+        self.source.focus()
+
+    def _mask_word(self) -> None:
         """Mask the word under the cursor; a mask becomes the word that was there, or the likeliest one."""
         row, column = self.source.cursor_location
         line = self.source.text.split("\n")[row]
@@ -326,10 +335,6 @@ class FillScreen(KnobScreen):
         (self.filled if self.source.has_focus else self.source).focus()
 
     def action_write(self) -> None:
-        self.source.focus()
-
-    def action_clear(self) -> None:
-        self.source.clear()
         self.source.focus()
 
     def action_copy(self) -> None:

@@ -202,8 +202,8 @@ class Transcript(PaintedRows, can_focus=True):
     # ------------------------------------------------------------------ rows
     @property
     def n_rows(self) -> int:
-        if not self._blocks:
-            return len(self._hint_rows())
+        if not self._blocks:  # a hint is read from its beginning
+            return min(len(self._hint_rows()), self.scrollable_content_region.height)
         return self._tops[-1] + self._blocks[-1].height
 
     def set_columns(self, columns: int) -> None:
@@ -236,13 +236,13 @@ class Transcript(PaintedRows, can_focus=True):
     def _rule(self, turn: int, block: _Block) -> Row:
         here = turn == self._turn and self.has_focus
         label = (safe_text(block.view.label), "live" if here else "dim")
-        note = f" {safe_text(block.note)} ──" if block.note else ""
         columns = self.columns + 1
         left = fit((("▸▸ " if here else "── ", "live" if here else "line"), label, (" ", "")), columns)
-        room = columns - width(left) - width(((note, ""),))
-        if room < 0:
-            note, room = "", columns - width(left)
-        return (*left, ("─" * room, "line"), *(((note[:-3], "dim"), (" ──", "line")) if note else ()))
+        room = columns - width(left)
+        note: Row = ()
+        if block.note and room > 8:
+            note = (*fit(((f" {safe_text(block.note)}", "dim"),), room - 3), (" ──", "line"))
+        return (*left, ("─" * (room - width(note)), "line"), *note)
 
     def _text_row(self, turn: int, block: _Block, number: int) -> Row:
         """One row of a turn: runs of the tokens on it, and the cursor where it is being written."""
