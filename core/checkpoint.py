@@ -143,9 +143,9 @@ def committed(folder: Path, manifest: bool = True) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         _commit(temporary, folder, manifest)
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:  # safetensors has its own word for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
+        raise CheckpointError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from None
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

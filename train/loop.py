@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import torch
 
-from tfm.core.checkpoint import Checkpoint, load_checkpoint
+from tfm.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from tfm.core.model import Model, build_model
 from tfm.train import guard
 from tfm.train.batching import BatchOrder, Place
@@ -55,6 +55,7 @@ from tfm.train.schedules import learning_rate
 from tfm.train.state import Progress, Window, capture, load_weights, make_optimizer, restore
 from tfm.train.steering import obey, obey_early
 from tfm.train.tasks import Task, make_task
+from tfm.train.tasks.scores import quality
 
 Reason = Literal["interval", "best", "command", "stop", "final", "average"]
 
@@ -282,7 +283,7 @@ class Trainer:
         if step % loop.eval_every == 0 and step < loop.max_steps:
             yield from self.evaluate()
         if step % loop.save_every == 0 and step < loop.max_steps:
-            yield self.save("interval")
+            yield self._try_to_save("interval")
 
     def _step_event(self) -> Step:
         window, progress = self.progress.window, self.progress
@@ -313,7 +314,7 @@ class Trainer:
         began = time.perf_counter()
         with self._inference() as checkpoint:
             scores = self.task.evaluate(checkpoint, self.progress.step)
-        value = _value(scores, self.config.loop.best_by)
+        value = quality(scores, self.config.loop.best_by)
         progress = self.progress
         best = progress.best_value is None or value > progress.best_value
         if best:
@@ -323,7 +324,7 @@ class Trainer:
         yield self.last_scores
         yield self.samples()
         if best:
-            yield self.save("best")
+            yield self._try_to_save("best")
 
     def samples(self) -> Samples:
         """What the model makes of the fixed prompts now."""
@@ -340,6 +341,13 @@ class Trainer:
         if reason == "best":
             self.keeper.pin_best(self.progress)
         return CheckpointSaved(step=self.progress.step, path=folder.name, reason=reason)
+
+    def _try_to_save(self, reason: Reason) -> CheckpointSaved | Notice:
+        """A disk that is full now may not be at the next checkpoint: no reason to stop training."""
+        try:
+            return self.save(reason)
+        except CheckpointError as error:
+            return Notice(level="error", message=f"no checkpoint at step {self.progress.step:,}: {error}")
 
     def _final_weights(self) -> Iterator[AnyTrainEvent]:
         """Keep the moving average, or score and keep the mean of the last checkpoints."""
@@ -383,12 +391,3 @@ class Trainer:
             yield self.save("final")
             yield from self._final_weights()
         yield ended
-
-
-def _value(scores: Evaluated, by: Literal["loss", "bleu", "chrf", "accuracy"]) -> float:
-    """Larger is better."""
-    if by == "bleu" and scores.bleu is not None:
-        return scores.bleu
-    if by == "chrf" and scores.chrf is not None:
-        return scores.chrf
-    return scores.accuracy if by == "accuracy" else -scores.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,25 @@ def test_resume_passes_over_a_damaged_checkpoint(tmp_path: Path, corpus: Path) -
     for folder in run.checkpoints():
         verify_checkpoint(folder)
     assert [folder.name[:19] for folder in run.path.glob("damaged-*")] == ["damaged-step-000008"]
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path: Path, corpus: Path) -> None:
+    config, run = make_run(tmp_path, translation_fields(corpus, max_steps=8, save_every=2))
+    limits, events = resource.getrlimit(resource.RLIMIT_FSIZE), []
+    try:
+        for event in Trainer(config, run).run():
+            events.append(event)
+            if isinstance(event, CheckpointSaved) and event.step == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+            if isinstance(event, Notice):
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (notice,) = of(Notice, events)
+    assert notice.level == "error" and "no checkpoint at step 4: cannot write" in notice.message
+    assert [folder.name for folder in run.checkpoints()] == ["step-000002", "step-000006", "step-000008"]
+    assert events[-1].reason == "finished"
+    assert not list(run.path.glob(".tmp-*"))
 
 
 def test_stop_saves_first(tmp_path: Path, corpus: Path) -> None:

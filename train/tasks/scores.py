@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,3 +47,9 @@ class Sums:
             perplexity=math.exp(min(self.nll / n, 50.0)),
             accuracy=self.correct / n,
         )
+
+
+def quality(scores: Evaluated, by: Literal["loss", "bleu", "chrf", "accuracy"]) -> float:
+    """What evaluations are compared by: larger is better. Without the metric asked for, it is the loss."""
+    value = -scores.loss if by == "loss" else getattr(scores, by)
+    return -scores.loss if value is None else float(value)
