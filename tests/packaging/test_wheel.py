@@ -148,7 +148,8 @@ def test_installed_versions_are_the_pinned_ones() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     seen: set[str] = set()
-    todo = [Requirement("tfm-tui[dev]")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    todo = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
@@ -159,8 +160,7 @@ def test_installed_versions_are_the_pinned_ones() -> None:
             found = version(name)
         except PackageNotFoundError:
             continue  # an extra that somebody left out
-        if name != "tfm-tui" and not name.startswith(("nvidia-", "triton", "cuda-")):
-            # CUDA builds of torch pin their own libraries
+        if not name.startswith(("nvidia-", "triton", "cuda-")):  # CUDA builds of torch pin their own
             assert name in pins, f"constraints.txt does not pin {name} ({found})"
         for text in requires(name) or []:
             child = Requirement(text)
