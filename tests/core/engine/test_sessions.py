@@ -72,7 +72,8 @@ def test_a_model_is_found_by_precision(three: list[str]) -> None:
 
 def test_auto_precision() -> None:
     assert choose_precision("auto", 10_000_000, "cpu") == "fp32"
-    assert choose_precision("auto", 135_000_000, "cpu") == "bf16"
+    assert choose_precision("auto", 135_000_000, "cpu") == "fp32"
+    assert choose_precision("auto", 1_100_000_000, "cpu") == "bf16"
     assert choose_precision("auto", 10_000_000, "cuda:0") == "bf16"
     with pytest.raises(NotImplementedError, match="int8"):
         choose_precision("int8", 1, "cpu")
