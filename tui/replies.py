@@ -183,15 +183,17 @@ def unheard(turn: Turn, tokens: Sequence[protocol.Token]) -> str:
     return turn.text[: turn.text.rfind(heard)] if heard and heard in turn.text else ""
 
 
-def pieces(turn: Turn, tokens: Sequence[protocol.Token]) -> list[str]:
-    """A turn's text in pieces: one a token, as far as they were heard, with the rest around them."""
+def pieces(turn: Turn, tokens: Sequence[protocol.Token]) -> tuple[list[str], int]:
+    """A turn's text in pieces, and which of them is the first that is a token that was heard: each has a
+    piece of its own, and what was there before has one together."""
     told = [token.piece for token in tokens]
     heard = "".join(told)
     start = turn.text.rfind(heard) if heard else -1
     if start < 0:
-        return [turn.text] if turn.text else []
+        return ([turn.text], 1) if turn.text else ([], 0)
     before, after = turn.text[:start], turn.text[start + len(heard) :]
-    return [*([before] if before else []), *told[:-1], told[-1] + after]
+    told[-1] += after
+    return ([before, *told], 1) if before else (told, 0)
 
 
 def parent_of_reply(talk: Conversation, number: int) -> int:

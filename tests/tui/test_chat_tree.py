@@ -173,14 +173,12 @@ def test_a_cut_reply_goes_on_from_its_tokens_in_its_place() -> None:
     (lane,) = more.request(MODEL).lanes
     assert lane.prefix == (10,) and lane.messages == talk.messages(first)
     more.apply(token(0, 1, " is"))
-    assert talk.turns[number].text == "It is" and replies.pieces(talk.turns[number], heard[number]) == [
-        "It",
-        " is",
-    ]
+    assert talk.turns[number].text == "It is"
+    assert replies.pieces(talk.turns[number], heard[number]) == (["It", " is"], 0)
     more.apply(done(0, "It is.", (10, 11, 2)))
     more.close()
     assert talk.last == number and not talk.turns[number].can_go_on
-    assert replies.pieces(talk.turns[number], heard[number]) == ["It", " is."]
+    assert replies.pieces(talk.turns[number], heard[number]) == (["It", " is."], 0)
 
 
 def test_a_reply_with_something_behind_it_goes_on_as_a_copy() -> None:
@@ -203,7 +201,7 @@ def test_an_edited_reply_goes_on_from_its_words() -> None:
     (lane,) = writing.request(MODEL).lanes
     assert lane.messages[-1] == {"role": "assistant", "content": "She was"} and lane.prefix == ()
     writing.apply(token(0, 2, " here"))
-    assert replies.pieces(talk.turns[number], heard[number]) == ["She was", " here"]
+    assert replies.pieces(talk.turns[number], heard[number]) == (["She was", " here"], 1)
     writing.close("the engine died")  # its tokens are not all known, so its words count again
     assert talk.turns[number].tokens == () and talk.turns[number].text == "She was here"
     assert talk.turns[number].can_go_on
@@ -228,7 +226,7 @@ def test_taking_a_rival_keeps_what_was_before_it() -> None:
     (lane,) = taken.request(MODEL).lanes
     assert lane.prefix == (10, 50) and lane.seed == talk.turns[number].seed
     assert texts(talk) == ["Hello?", "It was"] and len(talk.versions(number)) == 2
-    assert turn_views(talk, heard, [talk.last])[1].pieces == ("It", " was")
+    assert list(turn_views(talk, heard, [talk.last])[1].pieces) == ["It", " was"]
 
 
 def test_a_reply_that_never_began_leaves_no_trace() -> None:

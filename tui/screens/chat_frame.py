@@ -160,7 +160,8 @@ class ChatFrame(KnobScreen):
         token = tokens[index] if index is not None else (tokens[-1] if tokens else None)
         if token is None:
             panel.title("token")
-            panel.token(None, "Each token's rivals and their probabilities show here: Tab, then ← →.")
+            old = number != TOP and self.talk.turns[number].role == "assistant"
+            panel.token(None, _BEFORE if old else "Each token's rivals show here: Tab, then ← →.")
             return
         place = f"token {token.position + 1} of {len(self.talk.turns[number].tokens)}"
         panel.title(f"{place} · log p {token.logprob:.2f} · entropy {token.entropy:.1f}")
@@ -172,7 +173,7 @@ class ChatFrame(KnobScreen):
         if marked is None or number == TOP or self.typing:
             return None
         tokens = self.heard.get(number, [])
-        index = marked - (len(replies.pieces(self.talk.turns[number], tokens)) - len(tokens))
+        index = marked - replies.pieces(self.talk.turns[number], tokens)[1]
         return index if 0 <= index < len(tokens) else None
 
     @on(Transcript.Chosen)
@@ -244,5 +245,6 @@ class ChatFrame(KnobScreen):
         return ["chat.write", *ids], {"turns.take1": "…9 take"}
 
 
+_BEFORE = "This reply was written in an earlier session: the rivals of its tokens are not kept."
 _WARMTH = ("temperature.lower", "temperature.raise")
 _VERSION = ("chat.older_version", "chat.newer_version")

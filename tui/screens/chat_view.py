@@ -39,15 +39,15 @@ def _view(
     talk: Conversation, number: int, tokens: Sequence[protocol.Token], live: bool, left_out: bool
 ) -> TurnView:
     turn = talk.turns[number]
-    told = pieces(turn, tokens)
-    before = len(told) - len(tokens)
+    told, first = pieces(turn, tokens)
     return TurnView(
         label="you" if turn.role == "user" else (short_name(turn.model) or "the model"),
         pieces=tuple(told),
         note=note(talk, number, live, left_out),
-        marks=frozenset(before + n for n, token in enumerate(tokens) if token.settings_mark),
+        marks=frozenset(first + n for n, token in enumerate(tokens) if token.settings_mark),
         live=live,
         left_out=left_out,
+        first=first,
     )
 
 

@@ -40,7 +40,7 @@ class ChatPanel(Lines):
             self._filling(columns),
             _row("system", " ".join(facts.system.split()) or "none", not facts.system.strip(), "^T", columns),
             _row("reply", f"up to {facts.max_tokens:,} tokens", True, "^T", columns),
-            _row("stop at", stop or "the model's own end", not stop, "^T", columns),
+            _row("stop at", stop or "its own end", not stop, "^T", columns),
             _row("replies", many, facts.n_replies == 1, "- +", columns),
         ]
 

@@ -18,6 +18,7 @@ from tfm.tui.widgets.painted import PaintedRows
 from tfm.tui.widgets.wrap import Paragraph, wrap
 
 CURSOR = "▌"
+WIDEST = 100  # columns of text: longer lines are hard to read
 
 
 class TurnView(NamedTuple):
@@ -29,6 +30,7 @@ class TurnView(NamedTuple):
     marks: frozenset[int] = frozenset()  # tokens that were the first under new settings
     live: bool = False  # it is being written
     left_out: bool = False  # the model does not see it any more
+    first: int = 0  # the first of its tokens that can be chosen; what is before them came in one piece
 
 
 @dataclass
@@ -111,7 +113,7 @@ class Transcript(PaintedRows, can_focus=True):
             self.touch()
 
     def _lay_out(self, view: TurnView) -> _Block:
-        paragraph = Paragraph(self.columns)
+        paragraph = Paragraph(min(self.columns, WIDEST))
         for piece in view.pieces:
             paragraph.starts.append(len(paragraph.text))
             paragraph.text += safe_text(piece, newlines=True)
@@ -155,20 +157,24 @@ class Transcript(PaintedRows, can_focus=True):
         if not self._blocks:
             return
         turn = len(self._blocks) - 1 if self._turn is None else self._turn
-        last = len(self._blocks[turn].paragraph.starts) - 1
-        if last < 0:
+        first, last = self._tokens(turn)
+        if first > last:
             return
-        begin = last if by < 0 else 0
-        token = begin if self._token is None else min(max(self._token + by, 0), last)
-        self.choose(turn, token)
+        begin = last if by < 0 else first
+        self.choose(turn, begin if self._token is None else min(max(self._token + by, first), last))
 
     def action_edge(self, end: bool) -> None:
         """Choose the first or the last token of the chosen turn."""
         if self._blocks:
             turn = len(self._blocks) - 1 if self._turn is None else self._turn
-            n_tokens = len(self._blocks[turn].paragraph.starts)
-            if n_tokens:
-                self.choose(turn, n_tokens - 1 if end else 0)
+            first, last = self._tokens(turn)
+            if first <= last:
+                self.choose(turn, last if end else first)
+
+    def _tokens(self, turn: int) -> tuple[int, int]:
+        """The first and the last token of a turn that can be chosen."""
+        block = self._blocks[turn]
+        return block.view.first, len(block.paragraph.starts) - 1
 
     def action_take(self, rank: int) -> None:
         self.post_message(self.Take(rank))
@@ -193,7 +199,8 @@ class Transcript(PaintedRows, can_focus=True):
             index = line.start
             for character, wide in graphemes(block.paragraph.text[line.start : line.end]):
                 if column < wide:
-                    token = block.paragraph.token_at(index)
+                    found = block.paragraph.token_at(index)
+                    token = found if found >= block.view.first else None
                     break
                 column -= wide
                 index += len(character)
@@ -208,7 +215,7 @@ class Transcript(PaintedRows, can_focus=True):
 
     def set_columns(self, columns: int) -> None:
         for block in self._blocks:
-            block.paragraph.set_columns(columns)
+            block.paragraph.set_columns(min(columns, WIDEST))
         self._count_from(0)
 
     def _count_from(self, turn: int) -> None:
@@ -221,7 +228,9 @@ class Transcript(PaintedRows, can_focus=True):
         rows: list[Row] = []
         for text, style in self._hint:
             safe = safe_text(text)
-            rows += [((safe[line.start : line.end], style),) for line in wrap(safe, 0, self.columns)]
+            rows += [
+                ((safe[line.start : line.end], style),) for line in wrap(safe, 0, min(self.columns, WIDEST))
+            ]
         return rows
 
     def row(self, y: int) -> Row:
