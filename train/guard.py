@@ -88,7 +88,8 @@ def retry(
 
 def what_is_changed(config: GuardConfig, state: GuardState, step: int, n_batches: int) -> str:
     """What :func:`retry` has changed, for a person."""
-    changes = [f"{n_batches} batches are left out"] if config.skip else []
+    batches = "its batch is" if n_batches == 1 else f"its {n_batches} batches are"
+    changes = [f"{batches} left out"] if config.skip else []
     if state.rate_factor < 1.0:
         until = f" up to step {state.lowered_until:,}" if config.lower_steps else ""
         changes.append(f"the learning rate is multiplied by {state.rate_factor:g}{until}")
