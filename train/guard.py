@@ -88,7 +88,7 @@ def retry(
 
 def what_is_changed(config: GuardConfig, state: GuardState, step: int, n_batches: int) -> str:
     """What :func:`retry` has changed, for a person."""
-    batches = "its batch is" if n_batches == 1 else f"its {n_batches} batches are"
+    batches = "1 batch is" if n_batches == 1 else f"{n_batches} batches are"
     changes = [f"{batches} left out"] if config.skip else []
     if state.rate_factor < 1.0:
         until = f" up to step {state.lowered_until:,}" if config.lower_steps else ""
