@@ -139,6 +139,20 @@ def test_fill_names_candidates_for_each_gap(run: Run, tiny_filler: Path) -> None
     assert "there is no mask" in run("fill", "-m", tiny_filler, "A man.").err
 
 
+def test_fill_has_a_bundled_model_to_fall_back_on(run: Run) -> None:
+    ran = run("fill", "A man in a blue [MASK] is standing on a ladder.", "--json")
+    assert ran.status == 0
+    assert "shirt" in ran.out
+
+
+@pytest.mark.parametrize("command", ["generate", "score", "eval"])
+def test_without_a_model_the_option_is_asked_for(run: Run, command: str) -> None:
+    ran = run(command, *([] if command == "eval" else ["some text"]))
+    assert ran.status == 2
+    assert "--model" in ran.err
+    assert "Traceback" not in ran.err and len(ran.err.strip().splitlines()) == 1
+
+
 def test_line_ends_of_a_model_do_not_shift_lines() -> None:
     assert as_line("a\nb\r\nc\rd\u2028e") == "a b c d\u2028e"
 

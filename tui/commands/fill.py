@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from tfm.tui.commands.lines import text_or_stdin
-from tfm.tui.commands.loading import Choice, load, model_options
+from tfm.tui.commands.loading import DEFAULT_FILLER, Choice, load, model_options
 from tfm.tui.commands.output import emit, json_option, say, table
 
 
 @click.command()
 @click.argument("text", required=False)
-@model_options()
+@model_options(default=DEFAULT_FILLER)
 @click.option("--top", "-n", type=click.IntRange(1, 1000), default=5, show_default=True,
               help="How many candidates for each gap.")  # fmt: skip
 @json_option

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfm.core.checkpoint import Checkpoint
 
 DEFAULT_TRANSLATOR = "en-de"
+DEFAULT_FILLER = "captions-mlm"
 DOES: dict[Family, str] = {
     "encoder-decoder": "tfm-tui translate",
     "decoder-only": "tfm-tui generate",
@@ -38,8 +39,10 @@ def model_options(default: str | None = None) -> Callable[[Callable[..., Any]], 
         def command(model: str, device: str, precision: str, **values: Any) -> Any:
             return function(choice=Choice(model, device, precision), **values)
 
+        # An explicit default of None would count as a value, and the option as given.
+        presence: dict[str, Any] = {"required": True} if default is None else {"default": default}
         options = [
-            click.option("--model", "-m", metavar="MODEL", required=default is None, default=default,
+            click.option("--model", "-m", metavar="MODEL", **presence,
                          show_default=True, shell_complete=complete_model, help="A name or a path."),
             click.option("--device", default="auto", show_default=True, metavar="DEVICE",
                          help="auto, cpu, cuda, cuda:1, mps."),
