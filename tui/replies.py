@@ -92,6 +92,8 @@ class Replies:
     def close(self, problem: str = "") -> None:
         """Nothing more comes. Lanes that were going on were broken off; those that wrote nothing are
         taken out of the conversation again, so that asking once more is as if it had not been tried."""
+        if self.ended:
+            return
         self.ended, self.problem = True, problem
         talk = self.conversation
         for number in self.turns:

@@ -125,6 +125,20 @@ async def test_escape_keeps_what_is_there_and_it_goes_on(tiny_chatter: Path) -> 
         assert len(screen.talk.turns[number].tokens) == len(kept) + 4
 
 
+async def test_the_app_that_ends_in_mid_reply_keeps_it(tiny_chatter: Path) -> None:
+    async with driven(ChatScreen, tiny_chatter) as (screen, pilot):
+        await until(pilot, lambda: screen.session.info, "the model")
+        screen.talk.n_replies = 8
+        screen.message.text = "A boy."
+        press_now(pilot, "enter")
+        await until(pilot, lambda: screen.writing and screen.writing.n_new > 40, "tokens")
+        assert screen.running
+    talk = Transcripts().latest()
+    assert talk is not None and len(talk.turns) == 9
+    assert all(turn.tokens and turn.reason in ("lost", "cancelled") for turn in talk.turns[1:])
+    assert talk.turns[talk.last].can_go_on
+
+
 async def test_knobs_act_while_it_writes(tiny_chatter: Path) -> None:
     async with driven(ChatScreen, tiny_chatter) as (screen, pilot):
         await until(pilot, lambda: screen.session.info, "the model")

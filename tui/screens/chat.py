@@ -74,7 +74,10 @@ class ChatScreen(ChatBook):
             model = await self.session.ready()
             self.say("")
             self.stream = stream = await self.session.client.request(writing.request(model))
+            self.show_all()
             async for event in stream:
+                if not self.standing:
+                    break
                 self._take(writing, event)
         except EngineProblem as error:
             problem = str(error)
@@ -82,9 +85,9 @@ class ChatScreen(ChatBook):
             self.stream = None
             self.figures.pause()
             writing.close(problem)
-            self.say("")
-            self.changed()
-            if self.is_mounted:
+            if self.standing:
+                self.say("")
+                self.changed()
                 self.show_all()
             if problem:
                 self.notify(problem, severity="error", markup=False, timeout=15)

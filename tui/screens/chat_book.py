@@ -115,7 +115,8 @@ class ChatBook(ChatFrame):
         except EngineProblem as error:
             self.notify(str(error), severity="error", markup=False, timeout=15)
         finally:
-            self._progress("")
+            if self.standing:
+                self._progress("")
             if stream is not None and not stream.ended:
                 await asyncio.shield(stream.cancel())
 

@@ -78,6 +78,10 @@ class ChatFrame(KnobScreen):
         self.use(self.keeper.store.latest() or Conversation())
 
     def on_unmount(self) -> None:
+        """The app ends, perhaps in the middle of a reply: what is there is kept."""
+        if self.writing is not None and self.running:
+            self.writing.close()
+            self.keeper.changed(self.talk)
         self.keeper.save_now()
 
     @property
@@ -87,6 +91,11 @@ class ChatFrame(KnobScreen):
     @property
     def transcript(self) -> Transcript:
         return self.query_one(Transcript)
+
+    @property
+    def standing(self) -> bool:
+        """Are the widgets there? A worker that is cancelled by the end of the app sees them gone."""
+        return bool(self.query(Transcript))
 
     @property
     def running(self) -> bool:

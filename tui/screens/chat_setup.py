@@ -50,7 +50,7 @@ class SetupScreen(ModalScreen[Setup | None]):
                 self._setup.system, soft_wrap=True, compact=True, show_line_numbers=False, id="system"
             )
             yield Lines(id="about-stop")
-            yield Input(_written(self._setup.stop), id="stop")
+            yield Input(_written(self._setup.stop), placeholder="none", id="stop")
             yield Lines(id="about-length")
             yield Input(str(self._setup.max_tokens), id="length", type="integer")
             yield Lines(id="answer")

@@ -201,7 +201,7 @@ class FillScreen(KnobScreen):
             self._problem(str(problem))
         finally:
             self._drawing = False
-            if self.is_mounted:
+            if self.query(FilledText):  # the end of the app cancels this, too
                 self._show()
 
     def _next(self, gaps: GapText, left: list[int]) -> list[int]:
