@@ -117,6 +117,7 @@ class ChatFrame(KnobScreen):
         super().refresh_status()
         if self.is_mounted:
             self.show_frame()
+            self.refresh_keys()
 
     # ------------------------------------------------------------------ what is shown
     def use(self, talk: Conversation) -> None:

@@ -126,10 +126,7 @@ def welcome(
     if info is not None:
         lines += [
             ("", ""),
-            (
-                "Tab goes to the turns: edit one, pick another version of it, put another token into it.",
-                "dim",
-            ),
+            ("Tab goes to the turns: edit them, pick other versions, take other tokens.", "dim"),
             ("All is saved as it grows.", "dim"),
         ]
     return lines

@@ -39,7 +39,7 @@ class KnobScreen(ModeScreen):
         await self.session.client.tell(protocol.Tune(id=0, target=stream.id, settings=settings))
 
     def _set(self, settings: SamplingSettings) -> None:
-        self.decode_with(msgspec.structs.replace(self.panel.decoding, settings=settings))
+        self.decode_with(msgspec.structs.replace(self.panel.decoding, settings=settings, method="sample"))
 
     def action_turn(self, field: str, by: int) -> None:
         self._set(knobs.turn(self.panel.decoding.settings, knobs.BY_FIELD[field], by))

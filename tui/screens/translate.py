@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Iterable
 from typing import ClassVar
@@ -16,17 +15,14 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tfm.core.engine import protocol
-from tfm.core.sampling.settings import SamplingSettings
 from tfm.tui import keymap
 from tfm.tui.client import EngineProblem, Stream
 from tfm.tui.exchange import Exchange
 from tfm.tui.safe_text import plain
-from tfm.tui.screens.base import ModeScreen
-from tfm.tui.screens.prompt import Prompt
-from tfm.tui.widgets import knobs
+from tfm.tui.screens.knob_screen import KnobScreen
 from tfm.tui.widgets.earlier import Earlier
 from tfm.tui.widgets.lines import name_box
-from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
+from tfm.tui.widgets.sampling_panel import SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
 from tfm.tui.widgets.token_panel import TokenPanel
 from tfm.tui.widgets.token_stream import TokenStream
@@ -36,7 +32,7 @@ RIVALS_EVERY = 1.0  # seconds between looks at the newest token's rivals, while 
 MAX_BEAM = 16
 
 
-class TranslateScreen(ModeScreen):
+class TranslateScreen(KnobScreen):
     MODE = "translate"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRANSLATE, *keymap.KNOBS]
     AUTO_FOCUS = "#source"
@@ -78,10 +74,6 @@ class TranslateScreen(ModeScreen):
     @property
     def target(self) -> TokenStream:
         return self.query_one(TokenStream)
-
-    @property
-    def panel(self) -> SamplingPanel:
-        return self.query_one(SamplingPanel)
 
     @property
     def running(self) -> bool:
@@ -291,55 +283,19 @@ class TranslateScreen(ModeScreen):
         earlier.repaint()
 
     # ------------------------------------------------------------------ decoding
-    def _decode_with(self, decoding: Decoding) -> None:
-        """Other settings: shown at once, and given to a generation that is running."""
-        self.panel.decoding = decoding
+    @property
+    def tunable(self) -> Stream | None:
         stream = self._stream
-        if (
-            stream is not None
-            and isinstance(stream.request, protocol.Generate)
-            and decoding.method == "sample"
-        ):
-            self._tune(stream, decoding.settings)
-
-    @work(group="tune")
-    async def _tune(self, stream: Stream, settings: SamplingSettings) -> None:
-        await self.session.client.tell(protocol.Tune(id=0, target=stream.id, settings=settings))
-
-    def _set(self, settings: SamplingSettings) -> None:
-        self._decode_with(msgspec.structs.replace(self.panel.decoding, settings=settings, method="sample"))
-
-    def action_turn(self, field: str, by: int) -> None:
-        self._set(knobs.turn(self.panel.decoding.settings, knobs.BY_FIELD[field], by))
-
-    def action_preset(self, by: int) -> None:
-        self._set(knobs.next_preset(self.panel.decoding.settings, by))
-
-    def action_stages(self) -> None:
-        from tfm.tui.screens.stages import StagesScreen
-
-        self.app.push_screen(StagesScreen(self.panel.decoding.settings, self._set))
+        samples = self.panel.decoding.method == "sample"
+        return stream if stream and samples and isinstance(stream.request, protocol.Generate) else None
 
     def action_decode(self) -> None:
         other = "beam" if self.panel.decoding.method == "sample" else "sample"
-        self._decode_with(msgspec.structs.replace(self.panel.decoding, method=other))
+        self.decode_with(msgspec.structs.replace(self.panel.decoding, method=other))
 
     def action_beam_width(self, by: int) -> None:
         width = min(max(self.panel.decoding.beam_width + by, 1), MAX_BEAM)
-        self._decode_with(msgspec.structs.replace(self.panel.decoding, method="beam", beam_width=width))
-
-    def action_new_seed(self) -> None:
-        self._seed(random.randrange(1, 10_000))
-
-    def action_type_seed(self) -> None:
-        def done(text: str | None) -> None:
-            if text is not None:
-                self._seed(_seed(text))
-
-        self.app.push_screen(Prompt("Seed", text=str(self.panel.decoding.seed), check=_seed), done)
-
-    def _seed(self, seed: int) -> None:
-        self._decode_with(msgspec.structs.replace(self.panel.decoding, seed=seed))
+        self.decode_with(msgspec.structs.replace(self.panel.decoding, method="beam", beam_width=width))
 
 
 _LANGUAGES = {
@@ -358,13 +314,6 @@ def _same(before: Exchange, now: Exchange) -> bool:
 def _language(name: str) -> str:
     """A code as a name; a name as it is."""
     return _LANGUAGES.get(name.lower(), name)
-
-
-def _seed(text: str) -> int:
-    """Raises ValueError with a sentence."""
-    if not text.strip().isdigit() or int(text) >= 2**63:
-        raise ValueError("A seed is a whole number from 0 to 9223372036854775807.")
-    return int(text)
 
 
 def _how_it_ended(exchange: Exchange) -> str:
