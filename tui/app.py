@@ -194,9 +194,10 @@ class TfmApp(App[int]):
             elif isinstance(node, Screen):
                 title = "Here"
             else:
-                title = "In the input" if node.id == "source" else "On the tokens"
+                title = getattr(node, "KEYS_TITLE", "Here")
             groups.setdefault(title, []).append(binding)
-        order = ["Here", "In the input", "On the tokens", "Everywhere"]
+        last = "Everywhere"
+        order = ["Here", *(title for title in groups if title not in ("Here", last)), last]
         return [(title, groups[title]) for title in order if title in groups]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -334,3 +335,20 @@ async def test_other_versions_shrink_and_grow_the_page() -> None:
             assert rows_of(screen) == rows
             if pieces is not long:
                 assert "Hello?" in "\n".join(rows)
+
+
+async def test_resizes_down_to_one_cell_survive() -> None:
+    rng = random.Random(3)
+    talk = Conversation(system="x")
+    first = talk.add(Turn(role="user", text="中文 " * 40))
+    talk.add(Turn(role="assistant", text="word " * 300 + "\n\nend", parent=first, model="m", reason="length"))
+    Transcripts().save(talk)
+    async with driven(ChatScreen, None) as (screen, pilot):
+        await pilot.press("tab")
+        for n in range(40):
+            await pilot.resize_terminal(rng.choice([1, 2, 5, 30, 80, 200]), rng.choice([1, 2, 5, 24, 60]))
+            if n % 4 == 0:
+                screen.transcript.append(1, "more 字\n")
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.2)
+        assert "more 字" in "".join(rows_of(screen))

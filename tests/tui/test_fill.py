@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,17 @@ async def test_no_model_and_no_engine_is_a_sentence_in_place() -> None:
         assert "Cannot start the engine" in painted(pilot.app)
         await pilot.press("tab", "1", "ctrl+r", "right", "down", "0", "a", "y")
         assert screen.query_one(CandidateList).gap is not None
+
+
+async def test_resizes_down_to_one_cell_survive() -> None:
+    rng = random.Random(3)
+    async with driven(FillScreen, None) as (screen, pilot):
+        await until(pilot, lambda: screen.filled.problem, "the sentence")
+        screen._problem("")
+        for number in range(2):
+            screen.gaps.gaps[number].candidates = (word(" 字字"), word(" x"))
+        for _ in range(40):
+            await pilot.resize_terminal(rng.choice([1, 2, 5, 30, 80, 200]), rng.choice([1, 2, 5, 24, 60]))
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.2)
+        assert "[字字]" in painted(pilot.app)

@@ -25,6 +25,7 @@ class FilledText(Lines, can_focus=True):
     """The text with a word in each mask. Brackets tell the masks apart where there are no colours."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.GAPS]
+    KEYS_TITLE = "On the masks"  # in the help
 
     class Walk(Message):
         """Go to the mask ``by`` places on."""

@@ -20,6 +20,7 @@ class SourceInput(TextArea):
     """A TextArea that submits."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.SOURCE]
+    KEYS_TITLE = "In the input"  # in the help
 
     class Submitted(Message):
         def __init__(self, text: str) -> None:

@@ -26,6 +26,7 @@ class TokenStream(PaintedRows, can_focus=True):
     """Lanes of tokens, one of which may be selected."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TOKENS]
+    KEYS_TITLE = "On the tokens"  # in the help
 
     class Selected(Message):
         """Another token is selected, or none (``token`` is None)."""

@@ -53,6 +53,7 @@ class Transcript(PaintedRows, can_focus=True):
     """Shows turns. One of them may be chosen, and one of its tokens."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TURNS, *keymap.TOKENS]
+    KEYS_TITLE = "On the turns"  # in the help
 
     class Chosen(Message):
         """Another turn or another token is chosen."""
@@ -84,9 +85,7 @@ class Transcript(PaintedRows, can_focus=True):
         self._count_from(0)
         if self._turn is not None and self._turn >= len(turns):
             self._turn = self._token = None
-        if grown and self._turn is None:
-            self.show_end()
-        self.touch()
+        self.touch(follow=grown and self._turn is None)
 
     def hint(self, paragraphs: Sequence[tuple[str, str]]) -> None:
         """What stands here while there are no turns: texts and their styles."""
