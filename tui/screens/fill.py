@@ -19,7 +19,7 @@ from tfm.tui import keymap
 from tfm.tui.client import EngineProblem
 from tfm.tui.gaps import MASK, Gap, GapText, word_at
 from tfm.tui.screens.knob_screen import KnobScreen
-from tfm.tui.widgets.gap_view import MOST, CandidateList, FilledText, about_hidden
+from tfm.tui.widgets.gap_view import MOST, CandidateList, FilledText, about
 from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
@@ -97,7 +97,7 @@ class FillScreen(KnobScreen):
         name_box(
             rivals,
             title=f"Mask {filled.here + 1} of {n_gaps}{entropy}" if n_gaps else "Mask",
-            subtitle=about_hidden(gap) if gap else "",
+            subtitle=about(gap) if gap else "",
         )
         self.refresh_keys()
 

@@ -145,10 +145,14 @@ class CandidateList(Lines):
         )  # fmt: skip
 
 
-def about_hidden(gap: Gap) -> str:
-    """Where the word that was masked stands among the candidates."""
-    if not gap.hidden or not gap.candidates:
-        return ""
-    ranks = [rank for rank, one in enumerate(gap.candidates, 1) if one.piece.strip() == gap.hidden]
-    place = f"number {ranks[0]}" if ranks else f"not in the first {len(gap.candidates)}"
-    return f"you had {gap.hidden}: {place}"
+def about(gap: Gap) -> str:
+    """What the list cannot show: a word that was drawn from further down, and the word that was masked."""
+    first = gap.candidates[:MOST]
+    parts = []
+    if gap.taken is not None and all(one.token != gap.taken.token for one in first):
+        parts.append(f"{visible_piece(gap.taken.piece)} {gap.taken.raw:.3f}")
+    if gap.hidden and first:
+        ranks = [rank for rank, one in enumerate(first, 1) if one.piece.strip() == gap.hidden]
+        place = f"number {ranks[0]}" if ranks else f"not in the first {len(first)}"
+        parts.append(f"you had {gap.hidden}: {place}")
+    return " · ".join(parts)
