@@ -220,9 +220,22 @@ def run_app(
         print(f"tfm-tui: {problem}", file=sys.stderr)
         return 2
     engine = LOCAL_ENGINE if host is None else ("ssh", "-T", host, "tfm-tui", "engine")
+    if mode is None and model is not None and host is None:
+        mode = _mode_for(model)
     app = TfmApp(engine, model=model, mode="train" if run else mode, run=run)
     status = app.run()
     return app.return_code or status or 0
+
+
+def _mode_for(model: str) -> str | None:
+    """The mode that a model is good for; None: the app itself will say what is wrong with it."""
+    from tfm.core.catalog import describe, find_checkpoint
+
+    try:
+        info = describe(find_checkpoint(model))
+    except ValueError:
+        return None
+    return next((name for name, task in TASKS.items() if task.accepts(info)), None)
 
 
 def _why_not(host: str | None, mode: str | None) -> str:

@@ -96,10 +96,16 @@ class ChatBook(ChatFrame):
         self.app.push_screen(Prompt("Export", text=str(Path.cwd()), hint=hint, act=write), done)
 
     # ------------------------------------------------------------------ the suggested model
-    @work(exclusive=True, group="pull")
-    async def action_pull(self) -> None:
-        if self.pulling or not chat_view.offers(self.session.models):
-            return
+    def action_pull(self) -> None:
+        if self.pulling:
+            self.notify("SmolLM2 is on its way: Esc stops it.", markup=False)
+        elif not chat_view.offers(self.session.models):
+            self.notify("There is a model to chat with: ^O chooses among them.", markup=False)
+        else:
+            self._pull()
+
+    @work(group="pull")
+    async def _pull(self) -> None:
         self._progress("starting")
         stream: Stream | None = None
         try:
