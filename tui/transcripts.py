@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from tfm.core.catalog import checkpoint_home
+from tfm.train.files import write_atomically
 from tfm.tui.conversation import Conversation, Turn
 
 MAX_BYTES = 64 << 20  # of a file that is opened
@@ -114,21 +115,6 @@ class Transcripts:
             return self.path(key).stat().st_mtime_ns != self._written.get(key)
         except FileNotFoundError:
             return False
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """All of it or nothing; readable by the owner alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # --------------------------------------------------------------------------- export
