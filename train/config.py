@@ -84,6 +84,8 @@ class OptimConfig(_Section, frozen=True, kw_only=True):
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
+    r_drop: float = 0.0  # alpha of R-Drop: each batch is read twice and the readings pulled together; 0: once
+    r_drop_after: int = 0  # so many steps come first that read each batch once, at half the cost
     ema: float = (
         0.0  # decay of a moving average of the weights, which is then what is scored and kept; 0: none
     )
@@ -209,6 +211,7 @@ def check(config: TrainConfig) -> None:
         ("loop.save_every", loop.save_every, 1),
         ("loop.keep_last", loop.keep_last, 2),
         ("optim.warmup_steps", optim.warmup_steps, 0),
+        ("optim.r_drop_after", optim.r_drop_after, 0),
         ("data.vocab_size", data.vocab_size, 300),
         ("data.max_tokens", data.max_tokens, 2),
         ("guard.spike_deviations", guard.spike_deviations, 0),
@@ -222,6 +225,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"optim.learning_rate must lie in (0, 1], not {optim.learning_rate}")
     if not 0.0 <= optim.label_smoothing < 1.0:
         raise ValueError(f"optim.label_smoothing must lie in [0, 1), not {optim.label_smoothing}")
+    if not 0.0 <= optim.r_drop <= 100.0:
+        raise ValueError(f"optim.r_drop must lie in [0, 100], not {optim.r_drop}")
     if not 0.0 <= optim.ema < 1.0:
         raise ValueError(f"optim.ema must lie in [0, 1), not {optim.ema}")
     if not 0.0 < guard.lower_by <= 1.0:

@@ -166,7 +166,7 @@ class Trainer:
         parameters = list(self.model.parameters())
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(n_tokens))
         grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm or math.inf))
-        total = sum(float(loss.total.detach()) for loss in losses)
+        total = sum(float(loss.total.detach() - loss.penalty) for loss in losses)
         trouble = guard.refusal(self.config.guard, progress.guard, total / n_tokens, grad_norm)
         if trouble:
             self.optimizer.zero_grad(set_to_none=True)
@@ -178,7 +178,7 @@ class Trainer:
         seconds = time.perf_counter() - began
         window.loss += total
         window.nll += sum(float(loss.nll) for loss in losses)
-        window.correct += sum(int(loss.correct) for loss in losses)
+        window.correct += sum(float(loss.correct) for loss in losses)
         window.tokens += n_tokens
         window.grad_norm += grad_norm
         window.steps += 1
@@ -195,7 +195,7 @@ class Trainer:
     def _forward_backward(self, indices: np.ndarray) -> Loss:
         """One pass over one batch; gradients of the summed loss are added to those that are there."""
         with autocast(self.device, self.precision):
-            loss = self.task.loss(self.model, indices, self.device, self.precision)
+            loss = self.task.loss(self.model, indices, self._r_drop(), self.device, self.precision)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -204,6 +204,10 @@ class Trainer:
         with untouched_randomness(self.device):
             self._forward_backward(self.order.epoch(self.progress.epoch)[0])
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _r_drop(self) -> float:
+        optim = self.config.optim
+        return optim.r_drop if self.progress.step >= optim.r_drop_after else 0.0
 
     def _learning_rate(self, step: int) -> float:
         progress, optim = self.progress, self.config.optim

@@ -28,7 +28,7 @@ class Window(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     loss: float = 0.0
     nll: float = 0.0
-    correct: int = 0
+    correct: float = 0.0
     tokens: int = 0
     grad_norm: float = 0.0
     steps: int = 0

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from tests.core.models import small_config, small_model
 from tfm.core.model import EncoderDecoder
-from tfm.train.batching import BatchOrder, Place, collate_pairs, token_budget_batches
-from tfm.train.tasks.translation import pair_loss
+from tfm.train.batching import BatchOrder, PairBatch, Place, collate_pairs, token_budget_batches
+from tfm.train.objectives import Loss
+from tfm.train.tasks.scores import head_loss
+from tfm.train.tasks.translation import pair_states
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=80)
 
@@ -103,12 +105,16 @@ def test_collated_pairs() -> None:
     assert int(batch.target_mask_BT.sum()) == 5
 
 
+def pair_loss(model: EncoderDecoder, batch: PairBatch) -> Loss:
+    return head_loss(model, pair_states(model, batch), batch.labels_N, 0.1, torch.float32)
+
+
 def test_loss_ignores_padding() -> None:
     model = small_model()
     assert isinstance(model, EncoderDecoder)
     pairs = [(np.array([5, 6, 7]), np.array([8, 9])), (np.array([10]), np.array([11, 12, 13, 14]))]
     together = collate_pairs([p[0] for p in pairs], [p[1] for p in pairs], model.config)
-    whole = pair_loss(model, together, 0.1, torch.float32)
-    alone = [pair_loss(model, collate_pairs([s], [t], model.config), 0.1, torch.float32) for s, t in pairs]
+    whole = pair_loss(model, together)
+    alone = [pair_loss(model, collate_pairs([s], [t], model.config)) for s, t in pairs]
     torch.testing.assert_close(whole.total, alone[0].total + alone[1].total, rtol=1e-5, atol=1e-4)
     assert whole.n_tokens == alone[0].n_tokens + alone[1].n_tokens == 8

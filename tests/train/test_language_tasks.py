@@ -22,9 +22,11 @@ from tfm.core.tokenizer import Tokenizer
 from tfm.train.batching import collate_rows
 from tfm.train.events import Evaluated, RunEnded, Samples
 from tfm.train.loop import Trainer
+from tfm.train.objectives import Loss
 from tfm.train.rows import PackedRows, Row, dialogue_rows
-from tfm.train.tasks.causal_lm import rows_loss
+from tfm.train.tasks.causal_lm import row_states
 from tfm.train.tasks.masked_lm import MASKED, N_SPECIAL, hide_tokens
+from tfm.train.tasks.scores import head_loss
 
 TOKENIZER = Tokenizer.train(SENTENCES, vocab_size=400)
 CPU = torch.device("cpu")
@@ -101,6 +103,11 @@ def test_dialogue_rows_predict_every_reply_once(turns: list[str], length: int) -
     assert all(len(row.ids) <= length and row.ids[0] == 1 and row.ids[-1] == 2 for row in rows)
 
 
+def row_loss(model: DecoderOnly, rows: list[Row]) -> Loss:
+    batch = collate_rows(rows, model.config)
+    return head_loss(model, row_states(model, batch), batch.labels_N, 0.0, torch.float32)
+
+
 def test_rows_in_a_batch_equal_rows_alone() -> None:
     model = small_model("decoder-only")
     assert isinstance(model, DecoderOnly)
@@ -109,8 +116,8 @@ def test_rows_in_a_batch_equal_rows_alone() -> None:
         Row(np.array([1, 9, 8, 7, 6, 2]), np.array([False, False, False, True, True, True])),
     ]
     assert collate_rows(rows, model.config).labels_N.tolist() == [6, 2, 7, 6, 2]
-    whole = rows_loss(model, rows, 0.0, CPU, torch.float32)
-    alone = [rows_loss(model, [row], 0.0, CPU, torch.float32) for row in rows]
+    whole = row_loss(model, rows)
+    alone = [row_loss(model, [row]) for row in rows]
     torch.testing.assert_close(whole.total, alone[0].total + alone[1].total, rtol=1e-5, atol=1e-4)
 
 

@@ -37,8 +37,10 @@ class Task(Protocol):
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch as example indices, a pure function of the arguments."""
 
-    def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
-        """Loss of one batch of training examples."""
+    def loss(
+        self, model: Model, indices: np.ndarray, r_drop: float, device: torch.device, dtype: torch.dtype
+    ) -> Loss:
+        """Loss of one batch of training examples; with ``r_drop``, of two readings of it."""
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
         """Losses and, where they apply, generation metrics on the validation set."""

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tfm.core.chat import DIALOGUE_TEMPLATE, TEMPLATE_FILE
 from tfm.core.checkpoint import Checkpoint
@@ -14,16 +15,16 @@ from tfm.core.config import ModelConfig
 from tfm.core.kv_cache import KVCache
 from tfm.core.model import DecoderOnly, Model
 from tfm.core.tokenizer import Tokenizer
-from tfm.train.batching import collate_rows, token_budget_batches
+from tfm.train.batching import RowBatch, collate_rows, token_budget_batches
 from tfm.train.config import DataConfig, TrainConfig
 from tfm.train.corpus_files import Meter
 from tfm.train.data import iter_blocks
 from tfm.train.events import Evaluated, Sample
 from tfm.train.objectives import Loss
 from tfm.train.preparation import Corpus, Prepared
-from tfm.train.rows import MarkedRows, PackedRows, Row, dialogue_rows
+from tfm.train.rows import MarkedRows, PackedRows, dialogue_rows
 from tfm.train.tasks.reading import MAX_SCORED, NO_VALIDATION, Documents, Split, characters, in_blocks
-from tfm.train.tasks.scores import Sums, head_loss
+from tfm.train.tasks.scores import Sums, head_loss, training_loss
 from tfm.train.token_store import StoreWriter
 
 SAMPLE_TOKENS = 40
@@ -153,17 +154,29 @@ class CausalLM:
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
         return token_budget_batches(self.lengths, self.lengths, batch_tokens, seed, epoch)
 
-    def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
+    def loss(
+        self, model: Model, indices: np.ndarray, r_drop: float, device: torch.device, dtype: torch.dtype
+    ) -> Loss:
         rows = [self.train[i] for i in indices]
-        return rows_loss(model, rows, self.config.optim.label_smoothing, device, dtype)
+        batch = collate_rows(rows, self.model_config).to(device)
+        return training_loss(
+            model,
+            lambda: row_states(model, batch),
+            batch.labels_N,
+            self.config.optim.label_smoothing,
+            r_drop,
+            dtype,
+        )
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
         sums, lengths = Sums(), self.valid.lengths
+        smoothing = self.config.optim.label_smoothing
         with torch.inference_mode():
             for indices in token_budget_batches(lengths, lengths, 4096, 0, 0):
                 rows = [self.valid[i] for i in indices]
-                smoothing = self.config.optim.label_smoothing
-                sums.add(rows_loss(checkpoint.model, rows, smoothing, checkpoint.device, torch.float32))
+                batch = collate_rows(rows, self.model_config).to(checkpoint.device)
+                states_ND = row_states(checkpoint.model, batch)
+                sums.add(head_loss(checkpoint.model, states_ND, batch.labels_N, smoothing, torch.float32))
         return sums.evaluated(step)
 
     def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
@@ -195,14 +208,11 @@ class CausalLM:
         return self.tokenizer.decode(written)
 
 
-def rows_loss(
-    model: Model, rows: list[Row], smoothing: float, device: torch.device, dtype: torch.dtype
-) -> Loss:
-    """Cross-entropy of the tokens that a row marks as predicted."""
+def row_states(model: Model, batch: RowBatch) -> Tensor:
+    """Hidden states (N, D) of the tokens after which a row marks the next as predicted."""
     assert isinstance(model, DecoderOnly)
-    batch = collate_rows(rows, model.config).to(device)
     hidden_BTD = model.decode(batch.ids_BT)
-    return head_loss(model, hidden_BTD[batch.predicted_BT], batch.labels_N, smoothing, dtype)
+    return hidden_BTD[batch.predicted_BT]
 
 
 def _ends(config: ModelConfig) -> tuple[list[int], list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -22,7 +23,7 @@ from tfm.train.events import Evaluated, Sample
 from tfm.train.objectives import Loss
 from tfm.train.preparation import Prepared
 from tfm.train.tasks.reading import MAX_SCORED, NO_VALIDATION, Documents, Split, characters, in_blocks
-from tfm.train.tasks.scores import Sums, head_loss
+from tfm.train.tasks.scores import Sums, head_loss, training_loss
 from tfm.train.token_store import StoreWriter
 
 MASKED = 0.15  # share of the tokens that are predicted
@@ -78,8 +79,11 @@ class MaskedLM:
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
         return token_budget_batches(self.lengths, self.lengths, batch_tokens, seed, epoch)
 
-    def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
-        return masked_loss(model, [self.train[i] for i in indices], None, device, dtype)
+    def loss(
+        self, model: Model, indices: np.ndarray, r_drop: float, device: torch.device, dtype: torch.dtype
+    ) -> Loss:
+        batch = collate_masked([self.train[i] for i in indices], self.model_config, None, device)
+        return training_loss(model, lambda: masked_states(model, batch), batch.labels_N, 0.0, r_drop, dtype)
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
         """Always the same masks, so that evaluations can be compared."""
@@ -88,7 +92,9 @@ class MaskedLM:
         with torch.inference_mode():
             for indices in token_budget_batches(lengths, lengths, 4096, 0, 0):
                 rows = [self.valid[i] for i in indices]
-                sums.add(masked_loss(checkpoint.model, rows, generator, checkpoint.device, torch.float32))
+                batch = collate_masked(rows, self.model_config, generator, checkpoint.device)
+                states_ND = masked_states(checkpoint.model, batch)
+                sums.add(head_loss(checkpoint.model, states_ND, batch.labels_N, 0.0, torch.float32))
         return sums.evaluated(step)
 
     def samples(self, checkpoint: Checkpoint, prompts: Sequence[str]) -> tuple[Sample, ...]:
@@ -124,20 +130,30 @@ def hide_tokens(
     return shown, predicted
 
 
-def masked_loss(
-    model: Model,
-    rows: list[np.ndarray],
-    generator: torch.Generator | None,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Loss:
-    """Cross-entropy of the hidden tokens."""
+@dataclass(frozen=True)
+class MaskedBatch:
+    """Texts with tokens hidden, right-padded. Letters: B texts, T tokens, N hidden tokens."""
+
+    shown_BT: Tensor
+    real_BT: Tensor  # True where not padding
+    predicted_BT: Tensor  # True where hidden
+    labels_N: Tensor  # the hidden tokens, text by text
+
+
+def collate_masked(
+    rows: list[np.ndarray], config: ModelConfig, generator: torch.Generator | None, device: torch.device
+) -> MaskedBatch:
+    """Pad, and hide tokens by ``generator`` (None: torch's own)."""
+    ids_BT, real_BT = pad(rows, config.pad_id)
+    shown_BT, predicted_BT = hide_tokens(ids_BT, real_BT, config, generator)
+    parts = shown_BT, real_BT, predicted_BT, ids_BT[predicted_BT]
+    return MaskedBatch(*(part.to(device) for part in parts))
+
+
+def masked_states(model: Model, batch: MaskedBatch) -> Tensor:
+    """Hidden states (N, D) of the hidden tokens."""
     assert isinstance(model, EncoderOnly)
-    ids_BT, real_BT = pad(rows, model.config.pad_id)
-    shown_BT, predicted_BT = hide_tokens(ids_BT, real_BT, model.config, generator)
-    labels_N = ids_BT[predicted_BT].to(device)
-    hidden_BTD = model.encode(shown_BT.to(device), real_BT.to(device))
-    return head_loss(model, hidden_BTD[predicted_BT.to(device)], labels_N, 0.0, dtype)
+    return model.encode(batch.shown_BT, batch.real_BT)[batch.predicted_BT]
 
 
 def _hide_a_word(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tfm.core.model import Model
 from tfm.train.events import Evaluated
-from tfm.train.objectives import Loss, linear_cross_entropy
+from tfm.train.objectives import Loss, linear_cross_entropy, two_readings_cross_entropy
 
 
 def head_loss(
@@ -23,19 +24,37 @@ def head_loss(
     return linear_cross_entropy(features, head.projection.weight, head.bias, labels_N, smoothing, dtype)
 
 
+def training_loss(
+    model: Model,
+    read: Callable[[], Tensor],
+    labels_N: Tensor,
+    smoothing: float,
+    r_drop: float,
+    dtype: torch.dtype,
+) -> Loss:
+    """Loss of what ``read`` makes of a batch, hidden states (N, D); with ``r_drop``, of two readings."""
+    if not r_drop:
+        return head_loss(model, read(), labels_N, smoothing, dtype)
+    head = model.head
+    features_2ND = head.features(torch.stack([read(), read()])).float()
+    return two_readings_cross_entropy(
+        features_2ND, head.projection.weight, head.bias, labels_N, smoothing, r_drop, dtype
+    )
+
+
 @dataclass
 class Sums:
     """Losses added up over batches."""
 
     total: float = 0.0
     nll: float = 0.0
-    correct: int = 0
+    correct: float = 0.0
     n_tokens: int = 0
 
     def add(self, loss: Loss) -> None:
         self.total += float(loss.total)
         self.nll += float(loss.nll)
-        self.correct += int(loss.correct)
+        self.correct += float(loss.correct)
         self.n_tokens += loss.n_tokens
 
     def evaluated(self, step: int) -> Evaluated:

@@ -8,6 +8,7 @@ from itertools import islice
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from tfm.core.checkpoint import Checkpoint
 from tfm.core.config import ModelConfig
@@ -23,7 +24,7 @@ from tfm.train.events import Evaluated, Sample
 from tfm.train.objectives import Loss
 from tfm.train.preparation import Prepared
 from tfm.train.tasks.reading import MAX_SCORED, NO_VALIDATION, Split, divided, in_blocks
-from tfm.train.tasks.scores import Sums, head_loss
+from tfm.train.tasks.scores import Sums, head_loss, training_loss
 from tfm.train.token_store import StoreWriter
 
 
@@ -119,10 +120,19 @@ class Translation:
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
         return token_budget_batches(*self.lengths, batch_tokens, seed, epoch)
 
-    def loss(self, model: Model, indices: np.ndarray, device: torch.device, dtype: torch.dtype) -> Loss:
+    def loss(
+        self, model: Model, indices: np.ndarray, r_drop: float, device: torch.device, dtype: torch.dtype
+    ) -> Loss:
         rows = [self.sources[i] for i in indices], [self.targets[i] for i in indices]
         batch = collate_pairs(*rows, self.model_config).to(device)
-        return pair_loss(model, batch, self.config.optim.label_smoothing, dtype)
+        return training_loss(
+            model,
+            lambda: pair_states(model, batch),
+            batch.labels_N,
+            self.config.optim.label_smoothing,
+            r_drop,
+            dtype,
+        )
 
     def evaluate(self, checkpoint: Checkpoint, step: int) -> Evaluated:
         sums, smoothing = Sums(), self.config.optim.label_smoothing
@@ -131,7 +141,8 @@ class Translation:
             for indices in token_budget_batches(*lengths, 4096, 0, 0):
                 rows = [self.valid_sources[i] for i in indices], [self.valid_targets[i] for i in indices]
                 batch = collate_pairs(*rows, self.model_config).to(checkpoint.device)
-                sums.add(pair_loss(checkpoint.model, batch, smoothing, torch.float32))
+                states_ND = pair_states(checkpoint.model, batch)
+                sums.add(head_loss(checkpoint.model, states_ND, batch.labels_N, smoothing, torch.float32))
         scored = self.valid_texts[: self.config.loop.bleu_sentences]
         if not scored:
             return sums.evaluated(step)
@@ -151,9 +162,9 @@ class Translation:
         )
 
 
-def pair_loss(model: Model, batch: PairBatch, smoothing: float, dtype: torch.dtype) -> Loss:
-    """Label-smoothed cross-entropy of the real target tokens; padding is never projected."""
+def pair_states(model: Model, batch: PairBatch) -> Tensor:
+    """Hidden states (N, D) of the real target tokens; padding is never projected."""
     assert isinstance(model, EncoderDecoder)
     memory = model.encode(batch.source_BS, batch.source_mask_BS)
     hidden_BTD = model.decode(batch.target_in_BT, memory, batch.source_mask_BS)
-    return head_loss(model, hidden_BTD[batch.target_mask_BT], batch.labels_N, smoothing, dtype)
+    return hidden_BTD[batch.target_mask_BT]
