@@ -46,6 +46,7 @@ class TokenEvent:
     top: tuple[Candidate, ...] = ()
     trace: tuple[StageReport, ...] = ()
     settings_mark: bool = False  # first token drawn under new settings
+    settings: SamplingSettings | None = None  # where it is marked: those new settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +308,7 @@ class _Batch:
                 for effect in draw.trace
             ),
             settings_mark=mark,
+            settings=lane.settings if mark else None,
         )
 
     def _piece(self, token: int) -> str:

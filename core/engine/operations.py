@@ -204,6 +204,7 @@ def _told(request_id: int, record: Record) -> Event:
         top=record.top,
         trace=record.trace,
         settings_mark=record.settings_mark,
+        settings=record.settings,
     )
 
 
@@ -233,6 +234,29 @@ def score(request: protocol.Score, job: Job, model: LoadedModel) -> Steps:
         ),
     )
     return Done(id=request.id, seconds=job.seconds(), n_tokens=len(scored.tokens))
+
+
+def tokenize(request: protocol.Tokenize, job: Job, model: LoadedModel) -> Steps:
+    tokenizer = model.checkpoint.tokenizer
+    size = model.checkpoint.config.vocab_size
+    for token in request.ids:
+        if not 0 <= token < size:
+            raise ValueError(f"there is no token {token}: the ids of {model.info.name} are 0 to {size - 1}")
+
+    def named(token: int) -> protocol.VocabularyToken:
+        return protocol.VocabularyToken(
+            token=token, piece=tokenizer.piece(token), special=tokenizer.is_special(token)
+        )
+
+    texts = tokenizer.encode_batch(request.texts)
+    yield (
+        protocol.Tokenized(
+            id=request.id,
+            texts=tuple(tuple(map(named, ids)) for ids in texts),
+            ids=tuple(map(named, request.ids)),
+        ),
+    )
+    return Done(id=request.id, seconds=job.seconds())
 
 
 def attend(request: protocol.Attend, job: Job, model: LoadedModel) -> Steps:
@@ -271,6 +295,7 @@ OPERATIONS: dict[type[protocol.Request], Callable[[Any, Job, LoadedModel], Steps
     protocol.Resample: resample,
     protocol.Beam: beam,
     protocol.Score: score,
+    protocol.Tokenize: tokenize,
     protocol.Attend: attend,
     protocol.Fill: fill,
 }

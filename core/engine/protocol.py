@@ -156,6 +156,13 @@ class Score(OfModel, frozen=True, kw_only=True, tag="score"):
     source: str = ""
 
 
+class Tokenize(OfModel, frozen=True, kw_only=True, tag="tokenize"):
+    """Which tokens are texts made of, and what do ids stand for? Answers Tokenized."""
+
+    texts: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+
+
 class Attend(OfModel, frozen=True, kw_only=True, tag="attend"):
     """Attention maps for a source/target pair or one text.
 
@@ -212,8 +219,8 @@ class Shutdown(Request, frozen=True, kw_only=True, tag="shutdown"):
 
 
 AnyRequest = (
-    Hello | ModelsList | ModelsPull | ModelLoad | Generate | Beam | Tune | Resample | Score | Attend | Fill
-    | Cancel | RunsList | RunStart | RunFollow | RunControl | BoxStats | Shutdown
+    Hello | ModelsList | ModelsPull | ModelLoad | Generate | Beam | Tune | Resample | Score | Tokenize
+    | Attend | Fill | Cancel | RunsList | RunStart | RunFollow | RunControl | BoxStats | Shutdown
 )  # fmt: skip
 
 
@@ -262,6 +269,7 @@ class Token(Event, frozen=True, kw_only=True, tag="token"):
     top: tuple[Candidate, ...] = ()
     trace: tuple[StageReport, ...] = ()
     settings_mark: bool = False  # first token drawn under new settings
+    settings: SamplingSettings | None = None  # where it is marked: those new settings
 
 
 class BeamHypothesis(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,6 +315,19 @@ class Scored(Event, frozen=True, kw_only=True, tag="scored"):
     tokens: tuple[ScoredToken, ...]
     logprob: float
     perplexity: float
+
+
+class VocabularyToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token of a model's vocabulary as a person may read it."""
+
+    token: int
+    piece: str
+    special: bool = False  # it marks something and is no text
+
+
+class Tokenized(Event, frozen=True, kw_only=True, tag="tokenized"):
+    texts: tuple[tuple[VocabularyToken, ...], ...]  # by text
+    ids: tuple[VocabularyToken, ...]  # in the order asked
 
 
 class MaskFill(msgspec.Struct, frozen=True, kw_only=True):
@@ -377,7 +398,7 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 
 AnyEvent = (
     Welcome | ModelsListed | LoadProgress | ModelPulled | ModelLoaded | Token | BeamStep | LaneDone | Done
-    | Scored | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
+    | Scored | Tokenized | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
 )  # fmt: skip
 
 _request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)

@@ -252,6 +252,7 @@ def test_settings_changed_on_the_way_act_on_the_next_token() -> None:
     lanes = [Lane(prompt=PROMPTS[0], seed=1), Lane(prompt=PROMPTS[1], seed=1)]
     found = told(c, lanes, 6, tuner=lambda: next(steps))
     assert [event.settings_mark for event in found.tokens[0]] == [False, False, True, False, False, False]
+    assert [event.settings for event in found.tokens[0]] == [None, None, new, None, None, None]
     assert not any(event.settings_mark for event in found.tokens[1])  # they were what they are already
     drawn, _, _ = generate_naive(c, lanes[0], 6, tuned={2: new})
     assert found.ids(0) == [token for token, _, _ in drawn]

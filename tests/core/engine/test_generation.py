@@ -118,6 +118,7 @@ def test_tune_acts_from_the_next_token_on(engine: Engine, tiny_translator: Path)
     assert not any(event.settings_mark for event in untouched)
     marks = [event.position for event in tuned if event.settings_mark]
     assert len(marks) == 1 and 3 <= marks[0] < LONG
+    assert [event.settings for event in tuned if event.settings_mark] == [cold]
     tokens = tuple(event.token for event in tuned)
     hot, other = in_process(checkpoint, lanes, LONG)[1], in_process(checkpoint, lanes, LONG)[0]
     assert tuple(event.token for event in untouched) == other

@@ -104,6 +104,19 @@ def test_models_load_and_score_as_in_process(engine: Engine, tiny_translator: Pa
     assert [sum(row) for row in weights] == pytest.approx([1.0] * len(weights), abs=1e-2)
 
 
+def test_tokens_are_told_by_text_and_by_id(engine: Engine, tiny_translator: Path) -> None:
+    name, tokenizer = str(tiny_translator), load_checkpoint(tiny_translator).tokenizer
+    asked = protocol.Tokenize(id=1, model=name, texts=("A man</s>", ""), ids=(2, 300))
+    told = only(engine.ask(asked), protocol.Tokenized)
+    assert [token.token for token in told.texts[0]] == tokenizer.encode("A man</s>")
+    assert "".join(token.piece for token in told.texts[0]) == " A man</s>"
+    assert told.texts[1] == () and not any(token.special for token in told.texts[0])
+    assert [(token.token, token.piece, token.special) for token in told.ids] == [
+        (2, "</s>", True),
+        (300, tokenizer.piece(300), False),
+    ]
+
+
 def test_masks_are_filled(engine: Engine, tiny_filler: Path) -> None:
     filled = only(
         engine.ask(protocol.Fill(id=1, model=str(tiny_filler), text="A [MASK].", n_top=4)), protocol.Filled
@@ -133,6 +146,7 @@ def test_what_cannot_be_served_is_an_error_of_its_kind(
         (protocol.Score(id=6, model=good, text="x " * 50_000, source="A man."), "bad_request", "at most"),
         (protocol.Fill(id=7, model=good, text="A [MASK]."), "bad_request", "encoder-only"),
         (protocol.RunsList(id=8), "unsupported", "RunsList"),
+        (protocol.Tokenize(id=9, model=good, ids=(4_000,)), "bad_request", "no token 4000"),
     ]
     for request, kind, said in cases:
         error = only(engine.ask(request), protocol.Error)
