@@ -9,20 +9,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import psutil
+
+from tfm.core.engine.box import box_stats, gpu_memory_of
 from tfm.core.engine.protocol import (
     Event,
     Request,
+    RunCheckpoints,
+    RunCheckpointsListed,
     RunControl,
     RunEvents,
     RunFollow,
+    RunFork,
     RunsList,
     RunsListed,
     RunStart,
     RunStarting,
+    RunStats,
+    TrainerStats,
 )
 from tfm.train import events
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.event_log import EventReader
+from tfm.train.forking import checkpoints_of, fork
 from tfm.train.launch import is_alive, require_running, start_detached
 from tfm.train.run_dir import RunDir, list_runs
 
@@ -36,7 +45,15 @@ _BATCH = 500  # lines a message
 
 def run_services() -> dict[type[Request], Handler]:
     """What the engine's server is given to serve runs."""
-    return {RunsList: _list, RunStart: _start, RunFollow: _follow, RunControl: _control}
+    return {
+        RunsList: _list,
+        RunStart: _start,
+        RunFollow: _follow,
+        RunControl: _control,
+        RunCheckpoints: _checkpoints,
+        RunFork: _fork,
+        RunStats: _stats,
+    }
 
 
 def _list(request: Request, emit: Emit, cancelled: Cancelled) -> None:
@@ -55,6 +72,44 @@ def _control(request: Request, emit: Emit, cancelled: Cancelled) -> None:
     run = RunDir.open(request.run)
     require_running(run)
     ControlInbox(run).send(request.command, request.args)
+
+
+def _checkpoints(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    assert isinstance(request, RunCheckpoints)
+    run = RunDir.open(request.run)
+    emit(RunCheckpointsListed(id=request.id, run=run.id, checkpoints=tuple(checkpoints_of(run))))
+
+
+def _fork(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    assert isinstance(request, RunFork)
+    run = fork(RunDir.open(request.run), request.checkpoint, request.overrides)
+    start_detached(None, resume=str(run.path))
+    emit(RunStarting(id=request.id, run=run.id, path=str(run.path)))
+
+
+def _stats(request: Request, emit: Emit, cancelled: Cancelled) -> None:
+    """Nothing where the run has no trainer, or one on another machine: its figures would not be the run's."""
+    assert isinstance(request, RunStats)
+    owner = RunDir.open(request.run).owner()
+    if owner is None or not owner.alive():
+        return
+    emit(box_stats(request.id))
+    try:
+        trainer = psutil.Process(owner.pid)
+        memory, cpu_seconds, pids = 0, 0.0, []
+        for process in (trainer, *trainer.children(recursive=True)):
+            memory += process.memory_info().rss
+            times = process.cpu_times()
+            cpu_seconds += times.user + times.system
+            pids.append(process.pid)
+    except psutil.Error:  # it ended while we looked
+        return
+    emit(
+        TrainerStats(
+            id=request.id, pid=owner.pid, memory=memory, cpu_seconds=cpu_seconds, at=time.monotonic(),
+            gpu_memory=gpu_memory_of(pids),
+        )
+    )  # fmt: skip
 
 
 def _follow(request: Request, emit: Emit, cancelled: Cancelled) -> None:

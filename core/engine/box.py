@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import psutil
 
 from tfm.core.engine.protocol import Box
+
+_CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # of the kernel's drivers
 
 
 def box_stats(request_id: int) -> Box:
@@ -22,7 +24,16 @@ def box_stats(request_id: int) -> Box:
         memory_used=memory.total - memory.available,
         memory_total=memory.total,
         gpus=gpu_stats(),
+        cpu_temperature=_cpu_temperature(),
     )
+
+
+def _cpu_temperature() -> float | None:
+    """Of the hottest sensor of the processor; None where the system shows none (containers, macOS)."""
+    sensors = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    names = [name for name in _CPU_SENSORS if name in sensors]
+    readings = [sensor.current for name in names for sensor in sensors[name] if sensor.current]
+    return max(readings, default=None)
 
 
 def gpu_stats() -> tuple[dict[str, Any], ...]:
@@ -43,6 +54,25 @@ def gpu_stats() -> tuple[dict[str, Any], ...]:
         return ()
     finally:
         pynvml.nvmlShutdown()
+
+
+def gpu_memory_of(pids: Collection[int]) -> int | None:
+    """Bytes of all cards' memory that these processes hold; None where no driver says."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        holders = [user for handle in handles for user in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+    held = [user.usedGpuMemory for user in holders if user.pid in pids and user.usedGpuMemory]
+    return sum(held) if held else None  # inside a container the driver names other ids
 
 
 def _card(nvml: Any, handle: Any) -> dict[str, Any]:

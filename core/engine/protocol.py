@@ -210,6 +210,26 @@ class RunControl(Request, frozen=True, kw_only=True, tag="run.control"):
     args: dict[str, Any] = {}
 
 
+class RunCheckpoints(Request, frozen=True, kw_only=True, tag="run.checkpoints"):
+    """Answers RunCheckpointsListed."""
+
+    run: str
+
+
+class RunFork(Request, frozen=True, kw_only=True, tag="run.fork"):
+    """A new run that goes on from a checkpoint of another; answers RunStarting."""
+
+    run: str
+    checkpoint: str  # a RunCheckpoint's name; "": the newest
+    overrides: dict[str, str] = {}  # what is other in the new run's config
+
+
+class RunStats(Request, frozen=True, kw_only=True, tag="run.stats"):
+    """Answers Box and TrainerStats, each only where the run's trainer is a process of this machine."""
+
+    run: str
+
+
 class BoxStats(Request, frozen=True, kw_only=True, tag="box.stats"):
     pass
 
@@ -220,7 +240,8 @@ class Shutdown(Request, frozen=True, kw_only=True, tag="shutdown"):
 
 AnyRequest = (
     Hello | ModelsList | ModelsPull | ModelLoad | Generate | Beam | Tune | Resample | Score | Tokenize
-    | Attend | Fill | Cancel | RunsList | RunStart | RunFollow | RunControl | BoxStats | Shutdown
+    | Attend | Fill | Cancel | RunsList | RunStart | RunFollow | RunControl | RunCheckpoints | RunFork
+    | RunStats | BoxStats | Shutdown
 )  # fmt: skip
 
 
@@ -382,11 +403,37 @@ class RunEvents(Event, frozen=True, kw_only=True, tag="run.events"):
     bad_lines: int = 0
 
 
+class RunCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint of a run that it can go back to, or be forked from."""
+
+    name: str  # its step, or the name of the bookmark
+    step: int
+    saved: float  # seconds since the epoch
+    best: bool = False
+    scores: dict[str, float] = {}
+
+
+class RunCheckpointsListed(Event, frozen=True, kw_only=True, tag="run.checkpoints"):
+    run: str
+    checkpoints: tuple[RunCheckpoint, ...]  # by step
+
+
+class TrainerStats(Event, frozen=True, kw_only=True, tag="trainer"):
+    """What the trainer's own processes take. Two of these give its load."""
+
+    pid: int
+    memory: int  # bytes, resident, of it and of the processes that it started
+    cpu_seconds: float  # that all of them have used so far
+    at: float  # seconds of a clock that only goes forward
+    gpu_memory: int | None = None  # bytes; None where no driver says
+
+
 class Box(Event, frozen=True, kw_only=True, tag="box"):
     cpu_percent: float
     memory_used: int
     memory_total: int
     gpus: tuple[dict[str, Any], ...] = ()
+    cpu_temperature: float | None = None  # degrees Celsius, of the hottest core; None where no sensor says
 
 
 class Error(Event, frozen=True, kw_only=True, tag="error"):
@@ -398,7 +445,8 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 
 AnyEvent = (
     Welcome | ModelsListed | LoadProgress | ModelPulled | ModelLoaded | Token | BeamStep | LaneDone | Done
-    | Scored | Tokenized | Filled | Attended | RunsListed | RunStarting | RunEvents | Box | Error
+    | Scored | Tokenized | Filled | Attended | RunsListed | RunStarting | RunEvents
+    | RunCheckpointsListed | TrainerStats | Box | Error
 )  # fmt: skip
 
 _request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
