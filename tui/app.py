@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, cast
 
+import msgspec
 from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen
+from textual.theme import Theme
 
 from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineProblem
@@ -26,6 +28,7 @@ from tfm.tui.palette import palette
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
+from tfm.tui.settings import Settings, SettingsFile
 
 HANGUP_CHECK = 1.0  # seconds between looks at whether the terminal is still there
 LAST_RESORT = 2.5  # seconds that an orderly exit may take once the terminal is gone
@@ -69,12 +72,16 @@ class TfmApp(App[int]):
             for name, task in TASKS.items()
         }
         self.session = self.sessions[first]
-        self.register_theme(themes.DARK)
-        self.register_theme(themes.LIGHT)
-        self.theme = themes.DARK.name
+        self._settings = SettingsFile()
+        self._saving = threading.Lock()
+        self._save_failed = False
+        for theme in themes.ALL:
+            self.register_theme(theme)
+        self._choose_theme(self.settings.theme)
 
     # ------------------------------------------------------------------ start and end
     def on_mount(self) -> None:
+        self.theme_changed_signal.subscribe(self, self._theme_chosen)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._go, 128 + number)
@@ -82,7 +89,13 @@ class TfmApp(App[int]):
             self.set_interval(HANGUP_CHECK, self._check_terminal)
         if self._first_mode and self._first_mode != self.DEFAULT_MODE:
             self.switch_mode(self._first_mode)
+        self.call_after_refresh(self._complain)
         self.call_after_refresh(self.prepare, self.session)  # the first paint waits for nothing
+
+    def _complain(self) -> None:
+        """Say what is wrong with the user's own files, once there is a screen to say it on."""
+        for sentence in self._settings.problems:
+            self.notify(sentence, severity="warning", markup=False, timeout=15)
 
     def prepare(self, session: Session) -> None:
         """Have a mode's model loaded, in its own time."""
@@ -112,7 +125,31 @@ class TfmApp(App[int]):
         self.exit(0)
 
     async def on_unmount(self) -> None:
+        self._save_settings()
         await self.session.client.close()
+
+    # ------------------------------------------------------------------ what is remembered
+    @property
+    def settings(self) -> Settings:
+        """What is remembered from one start to the next."""
+        return self._settings.settings
+
+    def remember(self, settings: Settings) -> None:
+        """Other settings: in force at once, on disk soon."""
+        self._settings.change(settings)
+        if self._settings.unsaved and self._running:
+            self.run_worker(self._save_settings, group="settings", thread=True, exit_on_error=False)
+
+    def _save_settings(self) -> None:
+        """The disk may be slow, so another thread calls this, but for the last time."""
+        with self._saving:
+            try:
+                self._settings.save()
+            except OSError as error:
+                if not self._save_failed:
+                    self._save_failed = True
+                    sentence = f"Settings cannot be saved in {self._settings.path}: {error.strerror}."
+                    self.notify(sentence, severity="warning", markup=False)
 
     # ------------------------------------------------------------------ engine
     def _engine_changed(self, state: str) -> None:
@@ -125,6 +162,13 @@ class TfmApp(App[int]):
                 screen.refresh_status()
 
     # ------------------------------------------------------------------ colours
+    def _choose_theme(self, name: str) -> None:
+        """A theme by name; the dark one where a file names one that is not there."""
+        self.theme = name if name in self.available_themes else themes.DARK.name
+
+    def _theme_chosen(self, theme: Theme) -> None:
+        self.remember(msgspec.structs.replace(self.settings, theme=theme.name))
+
     @property
     def palette(self) -> dict[str, Style]:
         """The looks of spans in the theme of the moment."""

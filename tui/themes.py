@@ -51,3 +51,5 @@ LIGHT = Theme(
         "block-cursor-background": "#8a5a00",
     },
 )
+
+ALL = (DARK, LIGHT)

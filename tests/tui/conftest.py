@@ -13,6 +13,12 @@ CHATML = (
 )
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app remembers things: not in the home of whoever runs the tests."""
+    monkeypatch.setenv("TFM_HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def tiny_chatter(tiny_decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A decoder-only checkpoint of 128 positions that carries a template with system prompts."""
