@@ -109,6 +109,6 @@ async def test_the_theme_is_remembered(tmp_path: Path) -> None:
 async def test_a_bad_file_does_not_break_the_start(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"theme": "no-such-theme", "welcomed": "perhaps [b]"}')
     app = TfmApp(NO_ENGINE)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: "welcomed" in painted(app), "the sentence")
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await until(pilot, lambda: "welcomed" in painted(app), "the sentence", 20)
         assert app.theme == "tfm-dark"
