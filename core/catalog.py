@@ -1,4 +1,4 @@
-"""Which checkpoints are there: bundled ones, those under ``$TFM_HOME``, any path. No torch.
+"""Which checkpoints are there: bundled ones, those under ``$TFM_HOME``, those of runs, any path. No torch.
 
 Everything a list shows is read from small files (config.json, card.md, training.json) and from the
 header of model.safetensors, so that listing a hundred checkpoints costs milliseconds and no memory.
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 import platformdirs
 
+from tfm.core import run_checkpoints
 from tfm.core.config import ModelConfig
 from tfm.core.engine.protocol import ModelInfo
 
@@ -25,7 +26,7 @@ SMALL_FILE = 1 << 20  # bytes; config, card and training record are text that a 
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 MAX_SUMMARY = 200  # characters
 
-Source = Literal["bundled", "local", "path"]
+Source = Literal["bundled", "local", "run", "path"]
 
 
 class NoSuchCheckpoint(ValueError):
@@ -35,7 +36,7 @@ class NoSuchCheckpoint(ValueError):
 def checkpoint_home() -> Path:
     """The user's own folder: ``$TFM_HOME``, else the platform's user data folder.
 
-    Checkpoints lie in ``checkpoints/`` below it. Nothing is created here.
+    Checkpoints lie in ``checkpoints/`` below it, runs in ``runs/``. Nothing is created here.
     """
     named = os.environ.get("TFM_HOME")
     return Path(named).expanduser() if named else platformdirs.user_data_path("tfm-tui", appauthor=False)
@@ -46,8 +47,16 @@ def bundled_folder() -> Path:
     return Path(str(importlib.resources.files("tfm.checkpoints")))
 
 
+def runs_home() -> Path:
+    """Where training runs live."""
+    return checkpoint_home() / "runs"
+
+
 def find_checkpoint(name_or_path: str) -> Path:
-    """The folder of a bundled checkpoint, of one under ``$TFM_HOME``, or of a path, in this order.
+    """The folder of a bundled checkpoint, of one under ``$TFM_HOME``, of a run, or of a path, in this order.
+
+    A run is named by its id or its folder; ``RUN@best``, ``RUN@500``, ``RUN@NAME`` name one of its
+    checkpoints (see :mod:`tfm.core.run_checkpoints`), and so does ``RUN/step-000500``.
 
     Raises:
         NoSuchCheckpoint: (a ValueError) one sentence, with the names that come near.
@@ -57,6 +66,8 @@ def find_checkpoint(name_or_path: str) -> Path:
     named = dict(reversed([(folder.name, folder) for folder, _ in _folders()]))  # bundled ones win
     if name_or_path in named:
         return named[name_or_path]
+    if (folder := _of_run(name_or_path)) is not None:
+        return folder
     path = Path(name_or_path).expanduser()
     if os.path.isfile(path / "config.json"):  # unlike Path.is_file, false for a name that is too long
         return path.resolve()
@@ -65,20 +76,29 @@ def find_checkpoint(name_or_path: str) -> Path:
         within = sorted(file.parent.name for file in path.glob("*/config.json"))
         hint = f"; it holds {', '.join(within[-3:])}: name one of these" if within else ""
         raise NoSuchCheckpoint(f"{shown} is no checkpoint folder (there is no config.json in it){hint}")
-    near = difflib.get_close_matches(name_or_path, named, n=3, cutoff=0.5)
+    known = [*named, *(run.name for run in _runs())]
+    near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.5)
+    near += [name for name in known[::-1] if name.startswith(name_or_path + "-") and name not in near][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "`tfm-tui models` lists those that are there"
     raise NoSuchCheckpoint(f"no checkpoint {shown}: {hint}")
 
 
 def list_models() -> list[ModelInfo]:
-    """Bundled checkpoints, then those under ``$TFM_HOME``, each by name; broken ones say why."""
-    return [describe(folder, source) for folder, source in _folders()]
+    """Bundled checkpoints, those under ``$TFM_HOME``, each by name, and what runs have come to, newest first.
+
+    Broken ones say why.
+    """
+    trained = [(run.name, found) for run in _runs() if (found := run_checkpoints.find(run)) is not None]
+    return [
+        *(describe(folder, source) for folder, source in _folders()),
+        *(msgspec.structs.replace(describe(folder, "run"), name=name) for name, folder in trained),
+    ]
 
 
 def describe(folder: Path, source: Source | None = None) -> ModelInfo:
     """What a list shows of one checkpoint folder. Never raises: ``problem`` says what is wrong."""
     source = source or _source_of(folder)
-    name = str(folder) if source == "path" else folder.name
+    name = {"path": str(folder), "run": run_checkpoints.name_of(folder)}.get(source, folder.name)
     info = ModelInfo(
         name=name, path=str(folder), family="", n_parameters=0, vocab_size=0, max_positions=0,
         size_bytes=0, source=source, summary=_summary(folder),
@@ -153,7 +173,38 @@ def _source_of(folder: Path) -> Source:
     for known, source in _folders():
         if known == folder:
             return source
-    return "path"
+    here = folder.parent.parent == runs_home() and run_checkpoints.name_of(folder)
+    return "run" if here else "path"
+
+
+# --------------------------------------------------------------------------- what runs have made
+def _runs() -> list[Path]:
+    """The folders of all runs, the newest first."""
+    try:
+        found = [(run.stat().st_ctime, run) for run in runs_home().iterdir() if run_checkpoints.is_run(run)]
+    except OSError:  # not there, not ours to read, or removed while we looked
+        return []
+    return [run for _, run in sorted(found, reverse=True)]
+
+
+def _of_run(name: str) -> Path | None:
+    """The checkpoint that ``RUN``, ``RUN@WHICH`` or ``RUN/FOLDER`` names; None where there is no such run.
+
+    Raises:
+        NoSuchCheckpoint: there is such a run, but not that checkpoint; those it has are named.
+    """
+    for run_name, which in ((name, ""), name.rpartition("@")[::2]):
+        for run in (runs_home() / run_name, Path(run_name).expanduser()) if run_name else ():
+            if not os.path.isfile(run / "config.toml"):
+                continue
+            if (folder := run_checkpoints.find(run, which)) is not None:
+                return folder.absolute()
+            there = [f"{run_name}@{other}" for other in run_checkpoints.names(run)[-6:]]
+            said = f"run {run.name} has no checkpoint {which or 'yet'}"
+            raise NoSuchCheckpoint(f"{said}; it has {', '.join(there)}" if there else said)
+    folder = runs_home() / name
+    within = "/" in name and os.path.isfile(folder / "config.json") and run_checkpoints.is_run(folder.parent)
+    return folder if within else None
 
 
 def _read_small(path: Path) -> bytes:

@@ -10,23 +10,14 @@ from tfm.core.checkpoint import Checkpoint
 from tfm.core.config import ModelConfig
 from tfm.train.config import FAMILIES, TrainConfig
 from tfm.train.preparation import Base
-from tfm.train.run_dir import RunDir, runs_home
 
 
 def find_initial(name: str) -> Path:
-    """The checkpoint that ``loop.init_from`` names.
-
-    That is a bundled checkpoint, one of your own, a path, a run (its newest checkpoint), or a
-    checkpoint of a run (``RUN/step-000500``, ``RUN/average``, ``RUN/bookmark-good``).
+    """The checkpoint that ``loop.init_from`` names, as every command would find it.
 
     Raises:
         ValueError: there is none.
     """
-    in_run = runs_home() / name
-    if "/" in name and (in_run / "config.json").is_file():
-        return in_run
-    if (in_run / "config.toml").is_file() and (newest := RunDir(in_run).checkpoints()[-1:]):
-        return newest[0]
     try:
         return find_checkpoint(name)
     except NoSuchCheckpoint as error:

@@ -1,4 +1,4 @@
-"""Forking: a new run that goes on from a checkpoint of another one. No torch.
+"""Forking: a new run that goes on from a checkpoint of another one. Torch is loaded to verify it.
 
 The new run holds the checkpoint (hard links, so it costs no room), the story up to it, and a config
 that may differ; whoever resumes it trains. Without changes it does exactly what the first run did, or
@@ -7,18 +7,18 @@ would have done.
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from pathlib import Path
 
 import msgspec
 
+from tfm.core import run_checkpoints
 from tfm.core.engine.protocol import RunCheckpoint
+from tfm.core.run_checkpoints import NEWEST
 from tfm.train import events
 from tfm.train.event_log import EventReader
 from tfm.train.events import Evaluated, Notice, RolledBack, RunStarted, Samples, Step, TrainEvent
-from tfm.train.files import write_atomically
+from tfm.train.files import link_folder, write_atomically
 from tfm.train.resolve import resolve_config, to_toml
 from tfm.train.run_dir import RunDir
 
@@ -63,54 +63,39 @@ def checkpoints_of(run: RunDir) -> list[RunCheckpoint]:
 
 
 def fork(run: RunDir, which: str, overrides: dict[str, str], home: Path | None = None) -> RunDir:
-    """The new run, ready to be resumed; ``which`` is a checkpoint's name, "" the newest.
+    """The new run, ready to be resumed; ``which`` is a step, a bookmark or ``best``, "" the newest.
 
     Raises:
-        ValueError: there is no such checkpoint, or a change cannot be made.
+        ValueError: there is no such checkpoint, it is damaged, or a change cannot be made.
     """
-    there = checkpoints_of(run)
-    fitting = [checkpoint for checkpoint in there if which in ("", checkpoint.name)]
-    if not fitting:
-        names = ", ".join(checkpoint.name for checkpoint in there) or "none"
+    source = run_checkpoints.find(run.path, which or NEWEST)
+    step = None if source is None else _step_in(source / _PROGRESS_FILE)
+    if source is None or step is None:
+        names = ", ".join(checkpoint.name for checkpoint in checkpoints_of(run)) or "none"
         raise ValueError(f"run {run.id} has no checkpoint {which or 'yet'}; there are: {names}")
-    chosen = fitting[-1]
     for key in overrides:
         if key == "objective" or key.startswith(("data.", "model.")):
             raise ValueError(f"a fork goes on with the same data and model, so {key} cannot change")
     config = resolve_config(run.config_path, overrides)
-    if config.loop.max_steps <= chosen.step:
+    if config.loop.max_steps <= step:
         raise ValueError(
-            f"the checkpoint is of step {chosen.step:,} and loop.max_steps is {config.loop.max_steps:,}: "
-            "fork with more, such as loop.max_steps=" + str(chosen.step * 2)
+            f"the checkpoint is of step {step:,} and loop.max_steps is {config.loop.max_steps:,}: "
+            "fork with more, such as loop.max_steps=" + str(step * 2)
         )
-    at_a_step = chosen.name == str(chosen.step)
-    source = run.checkpoint_path(chosen.step) if at_a_step else run.path / f"{_BOOKMARK}{chosen.name}"
+    from tfm.core.checkpoint import verify_checkpoint  # loads torch
+
+    verify_checkpoint(source)
+    saved = source.stat().st_mtime
     new = RunDir.create(to_toml(config), config.name, home or run.path.parent)
     try:
-        link_folder(source, new.checkpoint_path(chosen.step))
+        link_folder(source, new.checkpoint_path(step))
         changes = "".join(f", {key} = {value}" for key, value in overrides.items())
-        message = f"forked from {run.id} at step {chosen.step:,}{changes}"
-        write_atomically(new.events_path, _story(run, chosen.step, message, chosen.saved))
+        message = f"forked from {run.id} at step {step:,}{changes}"
+        write_atomically(new.events_path, _story(run, step, message, saved))
     except OSError as error:
         shutil.rmtree(new.path, ignore_errors=True)
         raise ValueError(f"cannot fork {run.id}: {error.filename}: {error.strerror}") from None
     return new
-
-
-def link_folder(folder: Path, place: Path) -> None:
-    """The same files under another name, in one rename; copied where they cannot be linked."""
-    temporary = place.with_name(f".tmp-{place.name}-{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
-        for file in folder.iterdir():
-            try:
-                os.link(file, temporary / file.name)
-            except OSError:
-                shutil.copyfile(file, temporary / file.name)
-        temporary.rename(place)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _story(run: RunDir, step: int, message: str, at: float) -> bytes:

@@ -10,7 +10,6 @@ renamed ``undone-step-N`` and stay until the run goes back another time.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import secrets
@@ -23,24 +22,24 @@ import msgspec
 import torch
 from torch import Tensor
 
+from tfm.core import run_checkpoints
 from tfm.core.checkpoint import (
     MANIFEST,
     CheckpointError,
-    committed,
     read_tensors,
     save_checkpoint,
     verify_checkpoint,
 )
 from tfm.core.model import Model
+from tfm.core.run_checkpoints import AVERAGE, BEST, NEWEST, step_of
 from tfm.train.config import TrainConfig
 from tfm.train.events import Evaluated
-from tfm.train.files import write_atomically
+from tfm.train.files import link_folder, write_atomically
 from tfm.train.resolve import DATA_FILES
 from tfm.train.run_dir import RunDir
 from tfm.train.state import OPTIMIZER_FILE, PROGRESS_FILE, Progress
 from tfm.train.tasks import Task
 
-BEST = "best"  # names the pinned checkpoint; no bookmark can have this name
 _BOOKMARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -102,15 +101,15 @@ class CheckpointKeeper:
         """Give a checkpoint a name under which it stays. Raises ValueError as :meth:`check_bookmark`."""
         self.check_bookmark(name)
         place = self._bookmark_path(name)
-        _link_folder(folder, place)
+        _link(folder, place)
         return place
 
     def check_bookmark(self, name: str) -> None:
         """Raise ValueError if the name cannot be used, or is taken."""
-        if not _BOOKMARK.fullmatch(name) or name.isdecimal() or name == BEST:
+        if not _BOOKMARK.fullmatch(name) or name.isdecimal() or name in (NEWEST, BEST, AVERAGE):
             raise ValueError(
                 f"a bookmark's name is up to 64 letters, digits, dots and dashes, and neither a number nor "
-                f"{BEST!r}; {name!r} is not"
+                f"{NEWEST!r}, {BEST!r} or {AVERAGE!r}; {name!r} is not"
             )
         if self._bookmark_path(name).exists():
             raise ValueError(f"there is a bookmark {name!r} already; choose another name")
@@ -121,21 +120,9 @@ class CheckpointKeeper:
         Raises:
             ValueError: there is none, or it is damaged; those that are there are named.
         """
-        steps = {_step_of(folder): folder for folder in self.run.checkpoints()}
-        if name == "":
-            folder = steps[max(steps)] if steps else None
-        elif name.isdecimal():
-            folder = steps.get(int(name))
-        elif name == BEST:
-            folder = self._pinned()
-        else:
-            place = self._bookmark_path(name) if _BOOKMARK.fullmatch(name) else None
-            folder = place if place is not None and place.is_dir() else None
+        folder = run_checkpoints.find(self.run.path, name or NEWEST)
         if folder is None:
-            bookmarks = sorted(
-                place.name.removeprefix("bookmark-") for place in self.run.path.glob("bookmark-*")
-            )
-            there = [*map(str, steps), *bookmarks]
+            there = [known for known in run_checkpoints.names(self.run.path) if known != AVERAGE]
             raise ValueError(f"no checkpoint {name or 'yet'}; there are: {', '.join(there) or 'none'}")
         verify_checkpoint(folder)
         return folder
@@ -162,18 +149,20 @@ class CheckpointKeeper:
         later = [
             place
             for place in self.run.checkpoints()
-            if folder is None
-            or _step_of(place) > progress.step
-            or (place == step and not _same(step, folder))
+            if folder is None or step_of(place) > progress.step or (place == step and not _same(step, folder))
         ]
         undone_before = list(self.run.path.glob("undone-step-*"))
         for place in reversed(later):  # the newest first: what is left is a run that can be resumed
             place.rename(place.with_name(f"undone-{place.name}-{secrets.token_hex(2)}"))
         if folder is not None and not step.exists():
-            _link_folder(folder, step)
+            _link(folder, step)
         if later:
             for place in undone_before:
                 _remove(place)
+        self.settle_best(progress)
+
+    def settle_best(self, progress: Progress) -> None:
+        """Forget a best that is not among the checkpoints: it was undone, damaged, or is another run's."""
         if progress.best_step is not None and not self.run.checkpoint_path(progress.best_step).exists():
             progress.best_step = progress.best_value = None
         if progress.best_step is None:
@@ -183,14 +172,6 @@ class CheckpointKeeper:
 
     def _bookmark_path(self, name: str) -> Path:
         return self.run.path / f"bookmark-{name}"
-
-    def _pinned(self) -> Path | None:
-        try:
-            pointer = msgspec.json.decode((self.run.path / "best.json").read_bytes(), type=dict[str, Any])
-            folder = self.run.checkpoint_path(int(pointer["step"]))
-        except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError):
-            return None
-        return folder if folder.is_dir() else None
 
     def save_average(
         self,
@@ -249,10 +230,6 @@ def _portable(config: TrainConfig) -> dict[str, Any]:
     return fields
 
 
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
 def _same(a: Path, b: Path) -> bool:
     """Whether two names are of one checkpoint: the manifests hold the hashes of all their files."""
     return (a / MANIFEST).read_bytes() == (b / MANIFEST).read_bytes()
@@ -264,14 +241,11 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _link_folder(folder: Path, place: Path) -> None:
-    """The same checkpoint under another name, in one commit; files are copied where they cannot be linked."""
-    with committed(place, manifest=False) as temporary:
-        for file in folder.iterdir():
-            try:
-                os.link(file, temporary / file.name)
-            except OSError:
-                shutil.copyfile(file, temporary / file.name)
+def _link(folder: Path, place: Path) -> None:
+    try:
+        link_folder(folder, place)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {place}: {error.strerror or error}") from None
 
 
 def mean_weights(folders: Sequence[Path]) -> dict[str, Tensor]:

@@ -142,6 +142,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
         if whole:
             self.progress = restore(whole, self.model, self.optimizer, self.average)
+            self.keeper.settle_best(self.progress)
         if self.progress.corpus not in ("", corpus):
             problems.append("the corpus is not the one that this run began with; its batches are others now")
         self.progress.corpus = corpus

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 512  # rows of logits that exist at a time: few enough to stay in a core's cache
+CHUNK = (
+    512  # rows of logits that exist at a time; of 10,000 tokens in bf16 they are 10 MB, which a cache holds
+)
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_bias -= share * n_readings * n_tokens
             ctx.save_for_backward(grad_hidden, grad_weight_VD, grad_bias)
         ctx.n_readings = n_readings
+        total, penalty, nll, correct = (
+            each / n_readings for each in (total + penalty, penalty, nll, correct)
+        )
         ctx.mark_non_differentiable(penalty, nll, correct)
-        sums = total + penalty, penalty, nll, correct
-        return tuple(each / n_readings for each in sums)  # type: ignore[return-value]
+        return total, penalty, nll, correct
 
     @staticmethod
     @once_differentiable

@@ -16,7 +16,6 @@ import difflib
 import errno
 import fcntl
 import os
-import re
 import shutil
 import socket
 import time
@@ -26,9 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import platformdirs
 import psutil
 
+from tfm.core import run_checkpoints
+from tfm.core.catalog import runs_home
 from tfm.core.engine.protocol import RunInfo
 from tfm.train import events
 from tfm.train.event_log import EventReader
@@ -37,7 +37,6 @@ from tfm.train.files import write_atomically
 
 State = Literal["running", "paused", "finished", "stopped", "failed", "lost"]
 
-_STEP_FOLDER = re.compile(r"step-(\d+)")
 _LOCK_PATIENCE = 0.4  # seconds; longer than anybody looks at a lock, far shorter than anybody trains
 _NAME_PATIENCE = 5.0  # seconds; the owner has the lock but has not written its name yet
 _STARTING = 60.0  # seconds that a new run may take to its first sign of life
@@ -86,12 +85,6 @@ def _boot_id() -> str:
 
 
 # --------------------------------------------------------------------------- the directory
-def runs_home() -> Path:
-    """Where runs live: ``$TFM_HOME/runs``, else ``runs`` in the platform's user data folder."""
-    home = os.environ.get("TFM_HOME")
-    return (Path(home).expanduser() if home else platformdirs.user_data_path("tfm-tui", False)) / "runs"
-
-
 class RunDir:
     """One run's folder. Make one with ``RunDir.create`` or ``RunDir.open``."""
 
@@ -155,12 +148,7 @@ class RunDir:
 
     def checkpoints(self) -> list[Path]:
         """Committed checkpoints (those with a manifest), by step."""
-        found = []
-        for folder in self.path.iterdir():
-            match = _STEP_FOLDER.fullmatch(folder.name)
-            if match and (folder / "MANIFEST.json").is_file():
-                found.append((int(match[1]), folder))
-        return [folder for _, folder in sorted(found)]
+        return run_checkpoints.checkpoints(self.path)
 
     def sweep(self) -> list[str]:
         """Remove what a killed trainer left half written; the caller holds the lock. Returns the names."""

@@ -53,7 +53,8 @@ COMMANDS: dict[str, Entry] = {
 }
 
 EPILOG = """\
-MODEL is the name of a bundled checkpoint, a name under $TFM_HOME, or a path.
+MODEL is the name of a bundled checkpoint, a name under $TFM_HOME, a training run (RUN, RUN@best,
+RUN@STEP, RUN@BOOKMARK), or a path.
 
 Completion of commands, options, models and runs: put one of these into your shell's start-up file.
 

@@ -75,7 +75,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_positions: int
     size_bytes: int
     summary: str = ""  # the card's first line
-    source: Literal["bundled", "local", "path"] = "local"
+    source: Literal["bundled", "local", "run", "path"] = "local"
     problem: str = ""  # why it cannot be used, else empty
     scores: dict[str, float] = {}
     chat: bool = False  # carries a chat template

@@ -101,3 +101,56 @@ def test_listing_loads_no_torch() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+# --------------------------------------------------------------------------- models by their runs
+@pytest.fixture
+def trained(home: Path) -> Path:
+    """A run with three checkpoints, the first of them the best, and a bookmark; its folder."""
+    run = home / "runs" / "mine-1122-1503"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text("")
+    (run / "best.json").write_text('{"step": 500, "value": -1.0}')
+    for name in ("step-000500", "step-001000", "step-001500", "bookmark-good", "undone-step-000700-ab12"):
+        shutil.copytree(home / "checkpoints" / "mine", run / name)
+    (run / "step-001500" / "MANIFEST.json").unlink()  # not committed
+    return run
+
+
+@pytest.mark.parametrize(
+    ("which", "folder"),
+    [
+        ("", "step-001000"),
+        ("@newest", "step-001000"),
+        ("@best", "step-000500"),
+        ("@500", "step-000500"),
+        ("@good", "bookmark-good"),
+        ("/bookmark-good", "bookmark-good"),
+    ],
+)
+def test_a_trained_model_is_named_by_its_run(trained: Path, which: str, folder: str) -> None:
+    assert catalog.find_checkpoint(trained.name + which) == trained / folder
+    assert catalog.find_checkpoint(str(trained) + which) == trained / folder
+
+
+def test_what_a_run_has_come_to_is_its_average_until_it_is_resumed(trained: Path) -> None:
+    average = shutil.copytree(trained / "bookmark-good", trained / "average")
+    (average / "training.json").write_text('{"step": 1000}')
+    assert catalog.find_checkpoint(trained.name) == average
+    shutil.copytree(trained / "step-001000", trained / "step-002000")
+    assert catalog.find_checkpoint(trained.name) == trained / "step-002000"
+    assert catalog.find_checkpoint(f"{trained.name}@average") == average
+
+
+def test_runs_are_listed_and_near_misses_of_them_named(trained: Path) -> None:
+    [info] = [info for info in catalog.list_models() if info.source == "run"]
+    assert (info.name, info.path, info.problem) == (trained.name, str(trained / "step-001000"), "")
+    assert catalog.describe(catalog.find_checkpoint(trained.name)).name == f"{trained.name}@1000"
+    assert catalog.describe(trained / "bookmark-good").name == f"{trained.name}@good"
+    with pytest.raises(catalog.NoSuchCheckpoint, match=r"has no checkpoint 700; it has .*@500, .*@good"):
+        catalog.find_checkpoint(f"{trained.name}@700")
+    with pytest.raises(catalog.NoSuchCheckpoint, match=rf"did you mean .*{trained.name}"):
+        catalog.find_checkpoint("mine-1122")
+    for name in ("@best", f"{trained.name}@../step-000500", "x" * 5000 + "@best"):
+        with pytest.raises(catalog.NoSuchCheckpoint):
+            catalog.find_checkpoint(name)

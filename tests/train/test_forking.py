@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def test_a_fork_may_differ_and_says_how(parent: RunDir, tmp_path: Path) -> None:
         ("15", {"model.d_model": "32"}, "model.d_model cannot change"),
         ("15", {"optim.nonsense": "1"}, "nonsense"),
         ("20", {}, "loop.max_steps"),
+        ("average", {}, "no checkpoint average"),
     ],
 )
 def test_a_fork_that_cannot_be_is_one_sentence(
@@ -90,6 +92,23 @@ def test_a_fork_that_cannot_be_is_one_sentence(
     with pytest.raises(ValueError, match=why):
         fork(parent, which, overrides, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_best_of_the_parents_is_none_of_the_forks(parent: RunDir, tmp_path: Path) -> None:
+    new = fork(parent, "best", {"loop.max_steps": "40"}, tmp_path)  # step 20
+    assert [folder.name for folder in new.checkpoints()] == ["step-000020"]
+    new = fork(parent, "15", {"optim.learning_rate": "1e-9"}, tmp_path)  # its best was step 10
+    told = train(load_config(new.config_path), new)
+    assert of(events.Evaluated, told)[0].best
+
+
+def test_a_damaged_checkpoint_is_not_forked(parent: RunDir, tmp_path: Path) -> None:
+    spoilt = RunDir(shutil.copytree(parent.path, tmp_path / "spoilt"))
+    weights = spoilt.path / "step-000015" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match=r"step-000015.*model\.safetensors"):
+        fork(spoilt, "15", {}, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_without_a_trainer_has_no_figures(parent: RunDir) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfm.core.engine import protocol
-from tfm.train import events
+from tfm.train import events, launch
 from tfm.train.config import load_config, parse_config
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.event_log import EventLog, EventReader
@@ -169,7 +169,10 @@ def test_a_second_ctrl_c_does_not_wait(config: Path) -> None:
         next(training)
 
 
-def test_files_of_unequal_length_fail_with_their_names(config: Path, tmp_path: Path) -> None:
+def test_files_of_unequal_length_fail_with_their_names(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "START_PATIENCE", 120.0)  # a busy machine
     (tmp_path / "pairs.de").write_text("too short\n")
     sentence = r"pairs\.en has 25 lines but .*pairs\.de has 1"
     seen = []

@@ -38,6 +38,8 @@ def test_equals_cross_entropy(n: int, smoothing: float, with_bias: bool, seed: i
     )
     assert int(loss.correct) == int((logits.argmax(1) == labels).sum())
     assert loss.n_tokens == n
+    assert loss.total.requires_grad
+    assert not any(each.requires_grad for each in (loss.penalty, loss.nll, loss.correct))
     for ours, theirs in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 

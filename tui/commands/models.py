@@ -21,7 +21,7 @@ def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str
 def models(verify: str | None, as_json: bool) -> int:
     """List the checkpoints, or verify one.
 
-    There are the bundled ones and those under $TFM_HOME.
+    There are the bundled ones, those under $TFM_HOME, and what training runs have come to.
     """
     if verify is not None:
         return _verify(verify, as_json)

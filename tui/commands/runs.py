@@ -24,7 +24,8 @@ def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) 
 @json_option
 def runs(as_json: bool) -> None:
     """List the training runs, newest first."""
-    from tfm.train.run_dir import list_runs, runs_home
+    from tfm.core.catalog import runs_home
+    from tfm.train.run_dir import list_runs
 
     found = list_runs()
     if as_json:

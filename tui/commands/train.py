@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from tfm.tui.commands.output import emit, json_option, note, say
 from tfm.tui.commands.runs import complete_run
+
+if TYPE_CHECKING:
+    from tfm.train.run_dir import RunDir
 
 
 def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -27,20 +32,38 @@ def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ..
 @click.option(
     "--resume", metavar="RUN", shell_complete=complete_run, help="Go on with a run from its last checkpoint."
 )
+@click.option(
+    "--from",
+    "fork",
+    metavar="RUN[@CHECKPOINT]",
+    shell_complete=complete_run,
+    help="A new run that goes on from a checkpoint of another: its newest, a step, best, or a bookmark.",
+)
 @json_option
 def train(
-    config: str | None, changes: dict[str, str], detach: bool, resume: str | None, as_json: bool
+    config: str | None,
+    changes: dict[str, str],
+    detach: bool,
+    resume: str | None,
+    fork: str | None,
+    as_json: bool,
 ) -> int:
     """Train the model that a TOML file describes.
 
     The trainer is a process of its own: neither Ctrl+C here nor the loss of this terminal stops it, and
     `tfm-tui stop RUN` does. Without --detach its progress is printed, one line a report.
     """
-    if config is None and resume is None:
-        raise click.UsageError("give CONFIG, to start a run, or --resume RUN, to go on with one")
+    if config is None and resume is None and fork is None:
+        raise click.UsageError(
+            "give CONFIG, to start a run, --resume RUN, to go on with one, or --from RUN, to fork one"
+        )
     from tfm.train.launch import start_detached
     from tfm.tui.commands.follow import follow
 
+    if fork is not None:
+        if resume is not None or config is not None:
+            raise click.UsageError("--from goes on with the config of its run; change keys of it with --set")
+        config, changes, resume = None, {}, str(_fork(fork, changes).path)
     run = start_detached(config, changes, resume)
     if detach:
         if as_json:
@@ -51,3 +74,12 @@ def train(
         return 0
     note(f"run {run.id} in {run.path}; Ctrl+C leaves it running")
     return follow(run, as_json=as_json, whole=resume is None)
+
+
+def _fork(name: str, changes: dict[str, str]) -> RunDir:
+    """The new run that ``RUN`` or ``RUN@CHECKPOINT`` is forked into."""
+    from tfm.train.forking import fork
+    from tfm.train.run_dir import RunDir
+
+    run, _, which = name.rpartition("@") if "@" in name else (name, "", "")
+    return fork(RunDir.open(run), which, changes)
