@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import msgspec
 from rich.style import Style
@@ -23,12 +23,15 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from tfm.tui import keymap, themes
-from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineProblem
+from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.palette import palette
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
 from tfm.tui.settings import Settings, SettingsFile
+
+if TYPE_CHECKING:
+    from tfm.tui.remote import Box
 
 HANGUP_CHECK = 1.0  # seconds between looks at whether the terminal is still there
 LAST_RESORT = 2.5  # seconds that an orderly exit may take once the terminal is gone
@@ -56,6 +59,7 @@ class TfmApp(App[int]):
         self,
         engine: Sequence[str] = LOCAL_ENGINE,
         *,
+        box: Box | None = None,
         model: str | None = None,
         mode: str | None = None,
         run: str | None = None,
@@ -63,9 +67,10 @@ class TfmApp(App[int]):
         super().__init__()
         self._palette: dict[str, Style] = {}
         self._palette_of = ""  # the theme that it was made for
+        self._asked = False  # the person to sign in to the box
         self._first_mode = mode
         self.first_run = run  # a training run to watch at once
-        client = EngineClient(engine, on_change=self._engine_changed)
+        client = EngineClient(engine, box=box, on_change=self._engine_changed)
         first = mode if mode in TASKS else self.DEFAULT_MODE  # whose model was named
         self.sessions = {
             name: Session(client, model if name == first else None, self._session_changed, task)
@@ -104,8 +109,10 @@ class TfmApp(App[int]):
     async def _prepare(self, session: Session) -> None:
         try:
             await session.ready()
-        except EngineProblem:
+        except EngineProblem as problem:
             self._session_changed()  # the sentence is in session.problem, and the screen shows it
+            if isinstance(problem, EngineLost) and problem.kind == "person" and not self._asked:
+                self.action_sign_in()
 
     def _check_terminal(self) -> None:
         """With the terminal gone, reading it spins for ever: leave instead."""
@@ -126,7 +133,10 @@ class TfmApp(App[int]):
 
     async def on_unmount(self) -> None:
         self._save_settings()
-        await self.session.client.close()
+        client = self.session.client
+        await client.close()
+        if client.box is not None:
+            client.box.sign_out()
 
     # ------------------------------------------------------------------ what is remembered
     @property
@@ -155,6 +165,29 @@ class TfmApp(App[int]):
     def _engine_changed(self, state: str) -> None:
         for session in self.sessions.values():
             session.engine_changed(state)
+        if state == "ready" and self.session.client.starts > 1 and self.session.client.box is not None:
+            self.prepare(self.shown_session)  # it came back by itself: so does the model
+
+    @property
+    def shown_session(self) -> Session:
+        """That of the mode on the screen."""
+        return self.sessions.get(self.current_mode, self.session)
+
+    def action_sign_in(self) -> None:
+        """Give the terminal to ssh, so that it can ask for a password or show a host key."""
+        box = self.session.client.box
+        if box is None:
+            self.notify("The engine is on this machine: there is nothing to sign in to.", markup=False)
+        elif self.session.client.welcome is not None:
+            self.notify(f"You are connected to {box.name}.", markup=False)
+        elif not self.is_headless:
+            self._asked = True
+            with self.suspend():
+                done = box.sign_in()
+            if done:
+                self.prepare(self.shown_session)
+            else:
+                self.notify(f"Not signed in to {box.name}: F12 tries again.", markup=False)
 
     def _session_changed(self) -> None:
         for screen in self.screen_stack if self._running else ():
@@ -256,17 +289,25 @@ class TfmApp(App[int]):
 
 
 def run_app(
-    host: str | None = None, model: str | None = None, mode: str | None = None, run: str | None = None
+    host: str | None = None,
+    model: str | None = None,
+    mode: str | None = None,
+    run: str | None = None,
+    remote_command: str | None = None,
 ) -> int:
     """Open the app in this terminal and return its exit status; 2 with a sentence where it cannot."""
-    problem = _why_not(host, mode)
+    problem = _why_not(mode)
     if problem:
         print(f"tfm-tui: {problem}", file=sys.stderr)
         return 2
-    engine = LOCAL_ENGINE if host is None else ("ssh", "-T", host, "tfm-tui", "engine")
-    if mode is None and model is not None and host is None:
+    box = None
+    if host is not None:
+        from tfm.tui.remote import box_of
+
+        box = box_of(host, remote_command)
+    elif mode is None and model is not None:
         mode = _mode_for(model)
-    app = TfmApp(engine, model=model, mode="train" if run else mode, run=run)
+    app = TfmApp(box=box, model=model, mode="train" if run else mode, run=run)
     status = app.run()
     return app.return_code or status or 0
 
@@ -282,13 +323,11 @@ def _mode_for(model: str) -> str | None:
     return next((name for name, task in TASKS.items() if task.accepts(info)), None)
 
 
-def _why_not(host: str | None, mode: str | None) -> str:
+def _why_not(mode: str | None) -> str:
     """One sentence, or nothing."""
     names = [m.name for m in keymap.MODES]
     if mode is not None and mode not in names:
         return f"there is no mode {mode!r}; the modes are {', '.join(names)}"
-    if host is not None and (not host or host.startswith("-")):
-        return f"--host takes USER@BOX, not {host!r}"
     if not (os.isatty(0) and os.isatty(1)):
         return "the app needs a terminal; `tfm-tui translate` works in a pipe"
     if os.environ.get("TERM", "") in ("", "dumb", "unknown"):

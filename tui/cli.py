@@ -114,21 +114,29 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--host", metavar="USER@BOX", help="Run the engine on this machine, over ssh.")
+@click.option(
+    "--remote-command",
+    metavar="COMMAND",
+    help="What tfm-tui is called on that machine, where ssh does not find it.",
+)
 @click.option("--model", "-m", metavar="MODEL", help="The checkpoint to begin with.")
 @click.option("--mode", metavar="MODE", help="The mode to begin in, such as train.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 @click.pass_context
-def cli(ctx: click.Context, host: str | None, model: str | None, mode: str | None) -> int | None:
+def cli(
+    ctx: click.Context, host: str | None, remote_command: str | None, model: str | None, mode: str | None
+) -> int | None:
     """A terminal lab for Transformers. Without a command it opens the app."""
     if ctx.invoked_subcommand is not None:
-        given = [f"--{name}" for name in ("host", "model", "mode") if ctx.params[name] is not None]
+        names = ("host", "remote_command", "model", "mode")
+        given = [f"--{name.replace('_', '-')}" for name in names if ctx.params[name] is not None]
         if given:
             raise click.UsageError(f"{given[0]} before a command is for the app; put it after the command")
         return None
     from tfm.tui.app import run_app
 
-    return run_app(host=host, model=model, mode=mode)
+    return run_app(host=host, model=model, mode=mode, remote_command=remote_command)
 
 
 def one_line(text: object) -> str:

@@ -1,25 +1,31 @@
 """The door to the engine: a child process that speaks JSON lines (:mod:`tfm.core.engine.protocol`).
 
 The engine is started by the first request and again by the first request after it died, so a
-crash costs one message. The command is a parameter: ``ssh -T box tfm-tui engine`` is the same to us.
+crash costs one message. On another machine (:mod:`tfm.tui.remote`) it is ssh that we start, and a lost
+connection is taken up again by itself, at growing intervals.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from tfm.core.engine import protocol
 
+if TYPE_CHECKING:
+    from tfm.tui.remote import Box, Kind
+
 LOCAL_ENGINE = (sys.executable, "-m", "tfm.tui.cli", "engine")
+BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries to reach a lost box; the last one stays
 _READ = 1 << 16
 _LAST = (protocol.Done, protocol.Error, protocol.Welcome)  # nothing more comes with their id
 Answer = TypeVar("Answer", bound=protocol.Event)
@@ -38,7 +44,11 @@ class Refused(EngineProblem):
 
 
 class EngineLost(EngineProblem):
-    """The engine is gone, or never came up."""
+    """The engine is gone, or never came up. ``kind`` says what can be done: see :mod:`tfm.tui.remote`."""
+
+    def __init__(self, sentence: str, kind: Kind = "lost") -> None:
+        super().__init__(sentence)
+        self.kind = kind
 
 
 class Stream:
@@ -86,11 +96,15 @@ class EngineClient:
         self,
         command: Sequence[str] = LOCAL_ENGINE,
         *,
+        box: Box | None = None,
         environment: dict[str, str] | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> None:
-        """``on_change`` is told "starting", "ready" and "lost"."""
+        """``box``: the machine that the engine is on, where it is another one; it knows the command.
+        ``on_change`` is told "starting", "ready", "lost" and "waiting" (to reach the box again)."""
         self.command = tuple(command)
+        self.box = box
+        self.pause = 0.0  # seconds from one try to reach a lost box to the next; 0: none is to come
         self.welcome: protocol.Welcome | None = None
         self.starts = 0  # how often an engine came up; a new number means that models are unloaded
         self.log: deque[str] = deque(maxlen=200)  # the end of its stderr
@@ -101,6 +115,7 @@ class EngineClient:
         self._streams: dict[int, Stream] = {}
         self._next_id = 1
         self._starting = asyncio.Lock()
+        self._coming_back: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ requests
     async def request(self, message: protocol.Request) -> Stream:
@@ -148,8 +163,9 @@ class EngineClient:
                 return
             self._on_change("starting")
             try:
+                self.log.clear()
                 process = await asyncio.create_subprocess_exec(
-                    *self.command,
+                    *(self.box.engine() if self.box else self.command),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
@@ -167,23 +183,52 @@ class EngineClient:
                     assert isinstance(event, protocol.Welcome)
                     self._check_version(event)
                     self.welcome = event
-            except EngineProblem:
-                await self.close()
+            except EngineProblem as problem:
+                await self._end()
+                self._on_change("lost")
+                if isinstance(problem, Refused):  # it answers the hello with the versions that it knows
+                    where = self.box.name if self.box else "this machine"
+                    raise EngineLost(
+                        f"The engine on {where} will not work with this app: {problem}.", "set-up"
+                    ) from None
                 raise
             self.starts += 1
+            self.pause = 0.0
             self._on_change("ready")
 
     def _check_version(self, welcome: protocol.Welcome) -> None:
         if welcome.version != protocol.PROTOCOL_VERSION:
             raise EngineLost(
                 f"The engine on {welcome.host} speaks protocol {welcome.version} and this app speaks "
-                f"{protocol.PROTOCOL_VERSION}: install the same version of tfm-tui on both."
+                f"{protocol.PROTOCOL_VERSION}: install the same version of tfm-tui on both.",
+                "set-up",
             )
 
-    def _spawn(self, work: asyncio._CoroutineLike[None]) -> None:
+    def _look_for_it(self) -> None:
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        self._coming_back = self._spawn(self._come_back())
+
+    async def _come_back(self) -> None:
+        """Reach a lost box again, at growing intervals, until it answers or a person is needed."""
+        for pause in itertools.chain(BACK_OFF, itertools.repeat(BACK_OFF[-1])):
+            self.pause = pause
+            self._on_change("waiting")
+            await asyncio.sleep(pause)
+            try:
+                await self.start()
+                return
+            except EngineProblem as problem:
+                if not isinstance(problem, EngineLost) or problem.kind != "lost":
+                    break
+        self.pause = 0.0
+        self._on_change("lost")
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Hand every event to its stream; at the end of the output, tell all of them."""
@@ -194,13 +239,16 @@ class EngineClient:
             for line in lines:
                 self._deliver(line)
         await process.wait()
+        lost, self._streams = self._streams, {}
+        greeted = self.welcome is not None
+        problem = self._obituary(process.returncode, greeted=greeted)
         if self._process is process:
             self._process = self.welcome = None
             self._on_change("lost")
-        lost, self._streams = self._streams, {}
-        message = self._obituary(process.returncode)
+            if self.box is not None and greeted and problem.kind == "lost":
+                self._look_for_it()
         for stream in lost.values():
-            stream.put(EngineLost(message))
+            stream.put(problem)
 
     def _deliver(self, line: bytes) -> None:
         try:
@@ -234,7 +282,9 @@ class EngineClient:
         if rest:
             self.log.append(rest[:2000].decode("utf-8", "replace"))
 
-    def _obituary(self, returncode: int | None) -> str:
+    def _obituary(self, returncode: int | None, *, greeted: bool) -> EngineLost:
+        if self.box is not None:
+            return EngineLost(*self.box.farewell(returncode, self.log, greeted=greeted))
         if returncode is not None and returncode < 0:
             try:
                 how = f"was killed by {signal.Signals(-returncode).name}"
@@ -244,10 +294,16 @@ class EngineClient:
             how = f"stopped with status {returncode}"
         last = next((line.strip() for line in reversed(self.log) if line.strip()), "")
         reason = f" Its last words: {last[:200]}" if last else ""
-        return f"The engine {how}; the next request starts it again.{reason}"
+        return EngineLost(f"The engine {how}; the next request starts it again.{reason}")
 
     async def close(self) -> None:
-        """End the engine: close its input, and kill it if it does not take the hint within a second."""
+        """End the engine, and do not look for it any more."""
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
+        """Close the engine's input, and kill it if it does not take the hint within a second."""
         process, self._process, self.welcome = self._process, None, None
         if process is None:
             return

@@ -44,9 +44,11 @@ APP = (
     _key("app.model", "ctrl+o", "choose_model", "model", "Choose the model", priority=True),
     _key("app.help", "question_mark,f9", "help", "help", "This list of keys"),
     _key("app.palette", "ctrl+p", "command_palette", "commands", "Find a command by name", priority=True),
+    _key("app.sign_in", "f12", "sign_in", "sign in", "Sign in to the engine's machine (with --host)",
+         priority=True),
     _key("app.leave", "q", "leave", "leave", "Leave; a running trainer goes on"),
     _key("app.quit", "ctrl+q", "leave", "leave", "Leave, from anywhere", priority=True),
-)
+)  # fmt: skip
 
 SOURCE = (
     _key("source.submit", "enter", "submit", "translate", "Translate the text", priority=True),

@@ -80,7 +80,6 @@ class Session:
             if self.loaded and self._loaded_at == self.client.starts and self.client.welcome:
                 return self.loaded
             try:
-                self._say("starting the engine")
                 await self.client.start()
                 name = self.wanted or await self._first_choice()
                 loaded = await self._load(name)
@@ -138,7 +137,9 @@ class Session:
     def engine_changed(self, state: str) -> None:
         """The client's ``on_change``."""
         self._rate = 0.0
-        self._say("starting the engine" if state == "starting" else "")
+        box = self.client.box
+        starting = f"connecting to {box.name}" if box else "starting the engine"
+        self._say(starting if state == "starting" else "")
 
     def _say(self, busy: str) -> None:
         self._busy = busy
@@ -147,12 +148,17 @@ class Session:
     def status(self) -> Row:
         if self._busy:
             return ((f"{self._busy} …", "live"),)
+        box = self.client.box
         if self.client.welcome is None and self.client.starts:
-            return (("engine stopped", "bad"),)
+            if box is None:
+                return (("engine stopped", "bad"),)
+            again = f" · next try in {self.client.pause:.0f} s" if self.client.pause else ""
+            return ((f"{box.name} lost", "bad"), (again, "dim"))
         if self.loaded is None:
             return (("no model" if self.problem else "", "bad"),)
         name = (short_name(self.loaded.info.name), "strong")
-        where = (f" · {self.loaded.device} {self.loaded.precision}", "dim")
+        place = f"{box.name} " if box else ""
+        where = (f" · {place}{self.loaded.device} {self.loaded.precision}", "dim")
         return (name, where, (f" · {self._rate:,.0f} tok/s", "dim")) if self._rate else (name, where)
 
 
