@@ -23,7 +23,7 @@ from tfm.train import events
 from tfm.train.config import TrainConfig, load_config
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.event_log import EventLog, EventReader
-from tfm.train.events import CommandDone, Notice, RunEnded, RunStarted, TrainEvent
+from tfm.train.events import AnyTrainEvent, CommandDone, Notice, RunEnded, RunStarted, TrainEvent
 from tfm.train.files import write_atomically
 from tfm.train.resolve import resolve_config, to_toml
 from tfm.train.run_dir import RunDir, RunLocked
@@ -220,7 +220,7 @@ def command(
     Raises:
         ValueError: nobody trains the run, or no answer came in time.
     """
-    for event in _conversation(run, name, args, timeout):
+    for event in ask(run, name, args, timeout):
         if isinstance(event, CommandDone):
             return event
     raise ValueError(f"run {run.id} ended before it answered {name!r}")
@@ -232,16 +232,30 @@ def stop(run: RunDir, timeout: float = ANSWER_PATIENCE) -> RunEnded:
     Raises:
         ValueError: nobody trains the run, its trainer dies meanwhile, or it does not stop in time.
     """
-    for event in _conversation(run, "stop", None, timeout):
+    for _, event in _conversation(run, "stop", None, timeout):
         if isinstance(event, RunEnded):
             return event
     raise ValueError(f"the trainer of run {run.id} died before it could save; {_resume_hint(run)}")
 
 
+def ask(
+    run: RunDir, name: str, args: dict[str, object] | None = None, timeout: float = ANSWER_PATIENCE
+) -> Iterator[AnyTrainEvent]:
+    """Send a command; yield what the trainer tells from then on, until it has acknowledged it.
+
+    Raises:
+        ValueError: nobody trains the run, or no answer came in time.
+    """
+    for command_id, event in _conversation(run, name, args, timeout):
+        yield event
+        if isinstance(event, CommandDone) and event.command_id == command_id:
+            return
+
+
 def _conversation(
     run: RunDir, name: str, args: dict[str, object] | None, timeout: float
-) -> Iterator[CommandDone | RunEnded]:
-    """Send a command; yield its acknowledgement and the end of the run, whichever come."""
+) -> Iterator[tuple[str, AnyTrainEvent]]:
+    """Send a command; yield its id with every event from then on, until the run has ended."""
     require_running(run)
     reader = EventReader(run.events_path)
     while reader.poll():
@@ -251,11 +265,7 @@ def _conversation(
     while time.monotonic() < deadline:
         alive = is_alive(run)  # before the log, so that last words are read
         for line in reader.poll():
-            event = events.decode(line)
-            if isinstance(event, RunEnded) or (
-                isinstance(event, CommandDone) and event.command_id == command_id
-            ):
-                yield event
+            yield command_id, events.decode(line)
         if not alive:
             return
         time.sleep(_POLL)

@@ -143,7 +143,8 @@ def _prompts(trainer: Trainer, args: dict[str, Any]) -> Answer:
         trainer.progress.prompts = before
         raise
     yield samples
-    return f"{len(samples.samples)} prompts"
+    n = len(samples.samples)
+    return f"{n} prompt" if n == 1 else f"{n} prompts"
 
 
 def _is_number(value: object) -> bool:

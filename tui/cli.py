@@ -40,6 +40,7 @@ COMMANDS: dict[str, Entry] = {
     "train": Entry("train", "train", "Train the model that a TOML file describes.", "Training"),
     "runs": Entry("runs", "runs", "List the training runs, newest first.", "Training"),
     "attach": Entry("runs", "attach", "Watch a training run.", "Training"),
+    "steer": Entry("steer", "steer", "Ask something of a run that is going on.", "Training"),
     "stop": Entry("runs", "stop", "Stop a training run at its next step; it saves first.", "Training"),
     "eval": Entry("evaluate", "evaluate", "Measure a model on a test set.", "Checkpoints"),
     "models": Entry("models", "models", "List the checkpoints, or verify one.", "Checkpoints"),
