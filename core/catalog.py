@@ -24,6 +24,7 @@ from tfm.core.engine.protocol import ModelInfo
 WEIGHTS = "model.safetensors"
 SMALL_FILE = 1 << 20  # bytes; config, card and training record are text that a person reads
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+MAX_CARD = 256 << 10  # bytes of card.md that are read
 MAX_SUMMARY = 200  # characters
 
 Source = Literal["bundled", "local", "run", "path"]
@@ -50,6 +51,21 @@ def bundled_folder() -> Path:
 def runs_home() -> Path:
     """Where training runs live."""
     return checkpoint_home() / "runs"
+
+
+def new_checkpoint(name: str) -> Path:
+    """Where a checkpoint of that name will lie, under ``$TFM_HOME``. Nothing is created here.
+
+    Raises:
+        ValueError: it is no plain name, or a bundled checkpoint has it.
+    """
+    if not name or Path(name).name != name or name.startswith((".", "_")) or not name.isprintable():
+        raise ValueError(f"a checkpoint's name is a name and no path, not {_shorten(name)}")
+    if (bundled_folder() / name).is_dir():
+        raise ValueError(
+            f"there is a bundled checkpoint {name}, which would be found first; choose another name"
+        )
+    return checkpoint_home() / "checkpoints" / name
 
 
 def find_checkpoint(name_or_path: str) -> Path:
@@ -91,7 +107,7 @@ def list_models() -> list[ModelInfo]:
     trained = [(run.name, found) for run in _runs() if (found := run_checkpoints.find(run)) is not None]
     return [
         *(describe(folder, source) for folder, source in _folders()),
-        *(msgspec.structs.replace(describe(folder, "run"), name=name) for name, folder in trained),
+        *(msgspec.structs.replace(describe(folder, "run"), name=as_utf8(name)) for name, folder in trained),
     ]
 
 
@@ -100,16 +116,18 @@ def describe(folder: Path, source: Source | None = None) -> ModelInfo:
     source = source or _source_of(folder)
     name = {"path": str(folder), "run": run_checkpoints.name_of(folder)}.get(source, folder.name)
     info = ModelInfo(
-        name=name, path=str(folder), family="", n_parameters=0, vocab_size=0, max_positions=0,
-        size_bytes=0, source=source, summary=_summary(folder),
+        name=as_utf8(name), path=as_utf8(str(folder)), family="", n_parameters=0, vocab_size=0,
+        max_positions=0, size_bytes=0, source=source, summary=_summary(folder),
         chat=(folder / "chat_template.jinja").is_file(),
     )  # fmt: skip
     try:
-        config = ModelConfig.from_json(_read_small(folder / "config.json"))
+        if info.path != str(folder):
+            raise ValueError("the name of its folder is not UTF-8; rename it")
+        config = ModelConfig.from_json(read_small(folder / "config.json"))
         info = msgspec.structs.replace(
             info, family=config.family, vocab_size=config.vocab_size, max_positions=config.max_positions
         )
-        record = _training_record(folder)
+        record = read_training_record(folder)
         scores, languages = record.get("scores"), record.get("languages")
         info = msgspec.structs.replace(
             info,
@@ -123,6 +141,11 @@ def describe(folder: Path, source: Source | None = None) -> ModelInfo:
     except (ValueError, OSError) as error:
         return msgspec.structs.replace(info, problem=_sentence(error))
     return info
+
+
+def as_utf8(name: str) -> str:
+    """The name of a file as text that can be sent: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def count_parameters(path: Path) -> int:
@@ -207,7 +230,20 @@ def _of_run(name: str) -> Path | None:
     return folder if within else None
 
 
-def _read_small(path: Path) -> bytes:
+def read_card(folder: Path) -> str:
+    """card.md of a folder, as it is, cut at MAX_CARD; empty where there is none that can be read."""
+    try:
+        with (folder / "card.md").open("rb") as file:
+            text = file.read(MAX_CARD).decode("utf-8", errors="replace")
+            rest = len(file.read(1))
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return ""
+    return f"{text}\n\n[cut here: card.md is {size:,} bytes long]\n" if rest else text
+
+
+def read_small(path: Path) -> bytes:
+    """A file that a person may have written. Raises OSError, and ValueError where it is too large."""
     with path.open("rb") as file:
         data = file.read(SMALL_FILE + 1)
     if len(data) > SMALL_FILE:
@@ -215,12 +251,13 @@ def _read_small(path: Path) -> bytes:
     return data
 
 
-def _training_record(folder: Path) -> dict[str, Any]:
+def read_training_record(folder: Path) -> dict[str, Any]:
+    """training.json of a folder, empty where there is none. Raises OSError and ValueError."""
     path = folder / "training.json"
     if not path.is_file():
         return {}
     try:
-        return msgspec.json.decode(_read_small(path), type=dict[str, Any])
+        return msgspec.json.decode(read_small(path), type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise ValueError(f"training.json: {error}") from None
 
@@ -237,10 +274,7 @@ def _scores(raw: object) -> dict[str, float]:
 
 def _summary(folder: Path) -> str:
     """The card's first line that says something, without its heading marks."""
-    try:
-        lines = _read_small(folder / "card.md").decode("utf-8", errors="replace").splitlines()
-    except (OSError, ValueError):
-        return ""
+    lines = read_card(folder).splitlines()
     return next((text for line in lines if (text := line.strip("# \t"))), "")[:MAX_SUMMARY]
 
 

@@ -17,7 +17,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +30,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tfm.core.config import ModelConfig
-from tfm.core.model import Model, assemble_model
+from tfm.core.model import Model, assemble_model, check_shapes
 from tfm.core.tokenizer import Tokenizer
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 REQUIRED = ("model.safetensors", "config.json", "tokenizer.json")
+CHUNK = 1 << 20  # bytes hashed between two looks at whether to go on
+
+Progress = Callable[[int, int], None]
+"""Told bytes done and bytes in all, between two tensors or chunks; what it raises ends the work."""
 
 
 class CheckpointError(ValueError):
@@ -176,16 +180,27 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """``progress`` is told the size of each chunk."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while data := stream.read(CHUNK):
+            digest.update(data)
+            if progress is not None:
+                progress(len(data))
+    return digest.hexdigest()
 
 
 # --------------------------------------------------------------------------- reading
 def load_checkpoint(
-    path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
 ) -> Checkpoint:
     """Load a folder in evaluation mode; ``dtype`` None keeps floats as float32 on a CPU.
+
+    ``progress`` may raise to end the loading: what was read by then is let go.
 
     Raises:
         CheckpointError: naming the file and the tensor or key that is wrong.
@@ -201,7 +216,7 @@ def load_checkpoint(
     tokenizer = _read_tokenizer(folder / "tokenizer.json", config)
     other = folder / "target_tokenizer.json"
     other_tokenizer = _read_tokenizer(other, config) if other.is_file() else None
-    weights = read_tensors(folder / "model.safetensors", device, dtype or default_dtype(device))
+    weights = read_tensors(folder / "model.safetensors", device, dtype or default_dtype(device), progress)
     try:
         model = assemble_model(config, weights)
     except ValueError as error:
@@ -250,42 +265,92 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def read_tensors(
-    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """All tensors of a safetensors file; floats are converted one by one, so nothing is held twice.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    tensors = {}
+    for name, tensor in each_tensor(path, device, progress):
+        tensors[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    return tensors
+
+
+def each_tensor(
+    path: Path, device: torch.device | str = "cpu", progress: Progress | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a safetensors file with their names, one at a time.
 
     The file is read, not memory-mapped: a file that shrinks meanwhile is an error, not a SIGBUS.
 
     Raises:
         CheckpointError: naming the file.
     """
-    tensors = {}
     try:
+        done, total = 0, path.stat().st_size
         with safetensors.safe_open(path, framework="pt", device=str(device), backend="pread") as file:
             for name in file.keys():  # noqa: SIM118  (the handle is no dict)
                 tensor = file.get_tensor(name)
-                tensors[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+                done += tensor.nbytes
+                yield name, tensor
+                if progress is not None:
+                    progress(done, total)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
-    return tensors
 
 
-def verify_checkpoint(path: Path | str) -> None:
-    """Check every file against the manifest and every number for being finite.
+def verify_checkpoint(path: Path | str, progress: Progress | None = None) -> None:
+    """Check every file against the manifest, every tensor against the config, every number for being finite.
+
+    The weights are looked at one tensor at a time, so a checkpoint larger than the memory can be checked.
 
     Raises:
         CheckpointError: for the first thing that is wrong.
     """
     folder = Path(path)
+    for name in REQUIRED:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is no checkpoint: {name} is missing")
     _check_sizes(folder)
-    for name, file in _read_manifest(folder).files.items():
-        if _sha256(folder / name) != file.sha256:
+    manifest, weights = _read_manifest(folder), folder / "model.safetensors"
+    total = sum(file.size for file in manifest.files.values()) + weights.stat().st_size
+    hashed = 0
+
+    def chunk(size: int) -> None:
+        nonlocal hashed
+        hashed += size
+        if progress is not None:
+            progress(hashed, total)
+
+    for name, file in manifest.files.items():
+        if _sha256(folder / name, chunk) != file.sha256:
             raise CheckpointError(f"{folder / name} has changed: its SHA-256 is not the one in {MANIFEST}")
-    checkpoint = load_checkpoint(folder)
-    for name, parameter in checkpoint.model.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            where = folder / "model.safetensors"
-            raise CheckpointError(f"{where}: tensor {name} holds values that are not finite")
+    config = read_config(folder)
+    for name in ("tokenizer.json", "target_tokenizer.json"):
+        if (folder / name).is_file():
+            _read_tokenizer(folder / name, config)
+    read_training(folder)
+    shapes = {}
+    for name, tensor in each_tensor(weights, progress=_after(hashed, total, progress)):
+        shapes[name] = tensor.shape
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{weights}: tensor {name} holds values that are not finite")
+    try:
+        check_shapes(config, shapes)
+    except ValueError as error:
+        raise CheckpointError(f"{weights}: {error}") from None
+
+
+def _after(before: int, total: int, progress: Progress | None) -> Progress | None:
+    """Progress of a part that comes after ``before`` bytes of the whole."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
 
 
 def _check_sizes(folder: Path) -> None:

@@ -231,10 +231,8 @@ def build_model(config: ModelConfig) -> Model:
     return model
 
 
-def assemble_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> Model:
-    """A model made of these very tensors, in evaluation mode; no second copy of them exists meanwhile.
-
-    ``weights`` are named as ``model.named_parameters()`` names them: a shared table stands there once.
+def check_shapes(config: ModelConfig, shapes: Mapping[str, torch.Size]) -> Model:
+    """The model without its numbers (on the meta device), which these tensors fit.
 
     Raises:
         ValueError: naming the tensor that is missing, unknown or of the wrong shape.
@@ -243,14 +241,27 @@ def assemble_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> Model:
         model: Model = _FAMILIES[config.family](config)
     wanted = dict(model.named_parameters())
     for name, parameter in wanted.items():
-        if name not in weights:
+        if name not in shapes:
             raise ValueError(f"tensor {name} is missing")
-        if weights[name].shape != parameter.shape:
-            found, right = list(weights[name].shape), list(parameter.shape)
+        if shapes[name] != parameter.shape:
+            found, right = list(shapes[name]), list(parameter.shape)
             raise ValueError(f"tensor {name} has shape {found}, but the config asks for {right}")
-    unknown = sorted(weights.keys() - wanted.keys())
+    unknown = sorted(shapes.keys() - wanted.keys())
     if unknown:
         raise ValueError(f"tensor {unknown[0]} has no place in this architecture")
+    return model
+
+
+def assemble_model(config: ModelConfig, weights: Mapping[str, Tensor]) -> Model:
+    """A model made of these very tensors, in evaluation mode; no second copy of them exists meanwhile.
+
+    ``weights`` are named as ``model.named_parameters()`` names them: a shared table stands there once.
+
+    Raises:
+        ValueError: naming the tensor that is missing, unknown or of the wrong shape.
+    """
+    model = check_shapes(config, {name: tensor.shape for name, tensor in weights.items()})
+    wanted = dict(model.named_parameters())
     replaced = {id(parameter): nn.Parameter(weights[name]) for name, parameter in wanted.items()}
     device = next(iter(weights.values())).device
     for module in model.modules():

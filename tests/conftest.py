@@ -66,11 +66,9 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **fields: object) 
         vocab_size=tokenizer.vocab_size,
         n_encoder_layers=0 if family == "decoder-only" else 2,
         n_decoder_layers=0 if family == "encoder-only" else 2,
-        d_model=32,
         n_heads=4,
-        d_ff=64,
         max_positions=128,
-        **{"scale_embeddings": True, **tokenizer.special_ids, **fields},
+        **{"d_model": 32, "d_ff": 64, "scale_embeddings": True, **tokenizer.special_ids, **fields},
     )
     torch.manual_seed(seed)
     training = {"scores": {"bleu": 12.5}, "languages": ["English", "German"]}

@@ -20,6 +20,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +29,7 @@ import msgspec
 MEBI = 1 << 20
 DEFAULT_MEMORY = 1024 * MEBI
 DEFAULT_SECONDS = 20.0
+LOOK = 0.1  # seconds between two calls of ``look``
 _START = "from tfm.core.convert.limited import _serve; _serve()"
 
 Failure = Literal["refused", "time", "memory", "crash"]
@@ -54,7 +57,12 @@ class _Reply(msgspec.Struct, frozen=True):
 
 
 def run_limited(
-    target: str, request: Any, *, memory: int = DEFAULT_MEMORY, seconds: float = DEFAULT_SECONDS
+    target: str,
+    request: Any,
+    *,
+    memory: int = DEFAULT_MEMORY,
+    seconds: float = DEFAULT_SECONDS,
+    look: Callable[[], None] | None = None,
 ) -> Any:
     """Call ``module:function`` with ``request`` in a child of its own and return what it returns.
 
@@ -63,6 +71,7 @@ def run_limited(
         request: any JSON-able value.
         memory: bytes of address space beyond what the bare interpreter takes.
         seconds: CPU time; waiting ends after twice that and five seconds more, for busy machines.
+        look: called now and then while the child works; what it raises ends the child.
 
     Raises:
         LimitedError: (a ValueError) a phrase that fits behind the name of the file it is about.
@@ -78,7 +87,7 @@ def run_limited(
         env={**os.environ, **single, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"},
     )
     try:
-        raw, _ = process.communicate(job, timeout=2 * seconds + 5)
+        raw = _wait(process, job, 2 * seconds + 5, look)
     except subprocess.TimeoutExpired:
         raise LimitedError(
             f"takes longer than {seconds:g} s to read; it is damaged or hostile", "time"
@@ -91,6 +100,25 @@ def run_limited(
                 with contextlib.suppress(OSError):
                     pipe.close()
     return _result(raw, process.returncode, memory, seconds)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], job: bytes, seconds: float, look: Callable[[], None] | None
+) -> bytes:
+    """The child's output. Raises TimeoutExpired, or what ``look`` raises."""
+    end = time.monotonic() + seconds
+    given: bytes | None = job  # said once; after a timeout communicate goes on where it was
+    while True:
+        left = max(end - time.monotonic(), 0.0)
+        try:
+            raw, _ = process.communicate(given, timeout=left if look is None else min(left, LOOK))
+        except subprocess.TimeoutExpired:
+            if look is None or left == 0.0:
+                raise
+            given = None
+            look()
+        else:
+            return raw
 
 
 def _result(raw: bytes, status: int, memory: int, seconds: float) -> Any:

@@ -107,6 +107,20 @@ def read(raw: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
+def check(path: str) -> int:
+    """The child's function for a checkpoint's own tokenizer.json: how many ids it has.
+
+    Raises:
+        ValueError: a phrase that fits behind the file's name.
+    """
+    file = Path(path)
+    if file.stat().st_size > MAX_FILE:
+        raise ValueError(f"is larger than {MAX_FILE:,} bytes")
+    backend = _parse(file.read_text(encoding="utf-8"))
+    _probe(backend)
+    return int(backend.get_vocab_size(with_added_tokens=True))
+
+
 def _parse(text: str) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_str(text)

@@ -14,6 +14,7 @@ MAX_MESSAGE = 1000  # characters
 def explain(error: BaseException) -> tuple[Kind, str]:
     """The kind and the sentence of an ``error`` event. Loads no torch to find out."""
     message = (str(error).strip() or type(error).__name__)[:MAX_MESSAGE]
+    message = message.encode("utf-8", "replace").decode()  # names of files need not be UTF-8
     if isinstance(error, NoSuchCheckpoint):
         return "not_found", message
     if _is_out_of_memory(error):

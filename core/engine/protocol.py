@@ -15,7 +15,7 @@ The order of things, for whoever writes another client:
   ``generate``, ``resample`` or ``beam`` still sends a ``lane.done`` (reason ``cancelled``) for each
   lane that was going on; a cancelled request is closed by ``done`` with ``{"cancelled": true}``.
 - A ``model`` that is not loaded yet is loaded when a request names it; ``model.load`` does it ahead
-  of time, with progress.
+  of time, with progress. Cancelled, it stops between two tensors and keeps nothing.
 - A line that is no request is answered by an ``error`` with its id where it has one, else ``id`` 0.
 - End of input is ``shutdown``.
 """
@@ -82,6 +82,17 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     languages: tuple[str, ...] = ()  # names of source and target language, for translation
 
 
+class HeldModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in the engine's memory."""
+
+    path: str
+    precision: str
+    device: str
+    size_bytes: int  # its weights
+    prefix_bytes: int = 0  # keys and values of sequences that need not be computed again
+    users: int = 0  # requests that hold on to it now
+
+
 # --------------------------------------------------------------------------- requests
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="op"):
     id: int
@@ -105,6 +116,31 @@ class ModelsPull(Request, frozen=True, kw_only=True, tag="models.pull"):
     """Fetch a published checkpoint onto the engine's machine; answers LoadProgress, then ModelPulled."""
 
     name: str  # as `tfm-tui pull` takes it
+
+
+class ModelsImport(Request, frozen=True, kw_only=True, tag="models.import"):
+    """A Hugging Face folder or a GGUF file becomes a checkpoint; answers LoadProgress, then ModelImported."""
+
+    source: str  # a path on the engine's machine
+    name: str
+    source_language: str = ""  # codes of a model of many languages, such as eng_Latn
+    target_language: str = ""
+
+
+class ModelsCard(OfModel, frozen=True, kw_only=True, tag="models.card"):
+    """Everything a checkpoint says of itself; answers ModelCard. Also where it cannot be loaded."""
+
+
+class ModelsVerify(OfModel, frozen=True, kw_only=True, tag="models.verify"):
+    """Compare files with the manifest and look at every number; answers LoadProgress, then ModelVerified."""
+
+
+class ModelsDelete(OfModel, frozen=True, kw_only=True, tag="models.delete"):
+    """Delete a checkpoint under ``$TFM_HOME``, never another one; it is unloaded first."""
+
+
+class ModelUnload(OfModel, frozen=True, kw_only=True, tag="model.unload"):
+    """Give back the memory of a model that no request uses; closed by ``{"freed": bytes}``."""
 
 
 class ModelLoad(OfModel, frozen=True, kw_only=True, tag="model.load"):
@@ -239,9 +275,9 @@ class Shutdown(Request, frozen=True, kw_only=True, tag="shutdown"):
 
 
 AnyRequest = (
-    Hello | ModelsList | ModelsPull | ModelLoad | Generate | Beam | Tune | Resample | Score | Tokenize
-    | Attend | Fill | Cancel | RunsList | RunStart | RunFollow | RunControl | RunCheckpoints | RunFork
-    | RunStats | BoxStats | Shutdown
+    Hello | ModelsList | ModelsPull | ModelsImport | ModelsCard | ModelsVerify | ModelsDelete | ModelLoad
+    | ModelUnload | Generate | Beam | Tune | Resample | Score | Tokenize | Attend | Fill | Cancel | RunsList
+    | RunStart | RunFollow | RunControl | RunCheckpoints | RunFork | RunStats | BoxStats | Shutdown
 )  # fmt: skip
 
 
@@ -261,6 +297,8 @@ class Welcome(Event, frozen=True, kw_only=True, tag="welcome"):
 
 class ModelsListed(Event, frozen=True, kw_only=True, tag="models"):
     models: tuple[ModelInfo, ...]
+    held: tuple[HeldModel, ...] = ()  # what is in memory, the one used last at the end
+    budget_bytes: int = 0  # what models may take together, caches included; 0: not known yet
 
 
 class LoadProgress(Event, frozen=True, kw_only=True, tag="load.progress"):
@@ -270,6 +308,24 @@ class LoadProgress(Event, frozen=True, kw_only=True, tag="load.progress"):
 
 class ModelPulled(Event, frozen=True, kw_only=True, tag="model.pulled"):
     info: ModelInfo
+
+
+class ModelImported(Event, frozen=True, kw_only=True, tag="model.imported"):
+    info: ModelInfo
+
+
+class ModelCard(Event, frozen=True, kw_only=True, tag="model.card"):
+    info: ModelInfo
+    card: str  # card.md as it is: text of whoever wrote it
+    config: dict[str, Any]  # ModelConfig by field, defaults too; empty where it cannot be read
+    files: dict[str, int]  # name and bytes
+    training: dict[str, Any] = {}  # training.json
+
+
+class ModelVerified(Event, frozen=True, kw_only=True, tag="model.verified"):
+    problem: str  # the first thing that is wrong; empty: every file is as its manifest says
+    n_files: int = 0
+    n_bytes: int = 0
 
 
 class ModelLoaded(Event, frozen=True, kw_only=True, tag="model.loaded"):
@@ -444,9 +500,9 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 
 
 AnyEvent = (
-    Welcome | ModelsListed | LoadProgress | ModelPulled | ModelLoaded | Token | BeamStep | LaneDone | Done
-    | Scored | Tokenized | Filled | Attended | RunsListed | RunStarting | RunEvents
-    | RunCheckpointsListed | TrainerStats | Box | Error
+    Welcome | ModelsListed | LoadProgress | ModelPulled | ModelImported | ModelCard | ModelVerified
+    | ModelLoaded | Token | BeamStep | LaneDone | Done | Scored | Tokenized | Filled | Attended | RunsListed
+    | RunStarting | RunEvents | RunCheckpointsListed | TrainerStats | Box | Error
 )  # fmt: skip
 
 _request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)

@@ -23,17 +23,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import msgspec
 
-from tfm.core.catalog import list_models
+from tfm.core.catalog import find_checkpoint, list_models
 from tfm.core.engine import protocol
 from tfm.core.engine.box import box_stats
 from tfm.core.engine.errors import explain
-from tfm.core.engine.fetch import pull_model
+from tfm.core.engine.fetch import import_model, pull_model
 from tfm.core.engine.jobs import Job, Turns
 from tfm.core.engine.protocol import Done, Error, Event, Request, Welcome
+from tfm.core.engine.shelf import delete_model, model_card, verify_model
+from tfm.core.engine.steps import NotWanted, Teller
 from tfm.core.engine.wire import LineTooLong, Outbox, read_lines
 
 if TYPE_CHECKING:  # torch stays out until the warm-up
@@ -90,7 +93,13 @@ class Engine:
     def __init__(self, stdout: BinaryIO, services: Services) -> None:
         self.closing = threading.Event()
         self._outbox = Outbox(stdout, on_broken=self.close)
-        self._services = services
+        self._services: dict[type[Request], Handler] = {
+            **LOOKUPS,
+            protocol.ModelsList: self._list_models,
+            protocol.ModelsDelete: self._delete_model,
+            protocol.ModelUnload: self._unload_model,
+            **services,
+        }
         self._jobs: dict[int, Job] = {}
         self._turns = Turns()
         self._to_load: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -187,7 +196,7 @@ class Engine:
         """Hand a request to the thread that serves it."""
         request = job.request
         self._jobs[request.id] = job
-        handler = self._services.get(type(request)) or LOOKUPS.get(type(request))
+        handler = self._services.get(type(request))
         if handler is not None:
             job.start()
             threading.Thread(target=self._attend_to, args=(job, handler), daemon=True).start()
@@ -214,6 +223,31 @@ class Engine:
             detail = {"cancelled": True} if job.cancelled() else {}
             self._finish(job, Done(id=job.request.id, seconds=job.seconds(), detail=detail))
 
+    def _list_models(
+        self, request: Request, emit: Callable[[Event], None], _cancelled: Callable[[], bool]
+    ) -> None:
+        models, store = tuple(list_models()), self._store
+        if store is None:
+            emit(protocol.ModelsListed(id=request.id, models=models))
+        else:
+            held, budget = store.held(), store.budget_bytes
+            emit(protocol.ModelsListed(id=request.id, models=models, held=held, budget_bytes=budget))
+
+    def _delete_model(
+        self, request: Request, _emit: Callable[[Event], None], _cancelled: Callable[[], bool]
+    ) -> None:
+        delete_model(request, self._unload)
+
+    def _unload_model(
+        self, request: Request, emit: Callable[[Event], None], _cancelled: Callable[[], bool]
+    ) -> None:
+        assert isinstance(request, protocol.ModelUnload)
+        freed = self._unload(find_checkpoint(request.model))
+        emit(Done(id=request.id, detail={"freed": freed}))
+
+    def _unload(self, path: Path) -> int:
+        return self._store.unload(path) if self._store is not None else 0
+
     # ----------------------------------------------------------------- warm-up and loader
     def _warm_up(self) -> None:
         try:
@@ -235,6 +269,8 @@ class Engine:
             self._warm.wait()
             try:
                 self._load_for(job)
+            except NotWanted:  # cancelled, and closed by whoever cancelled it
+                pass
             except BaseException as error:  # a broken tokenizer file panics past Exception
                 self._fail(job, error)
 
@@ -247,9 +283,14 @@ class Engine:
         if job.closed():
             return
 
-        def progress(fraction: float, stage: str) -> None:
+        def emit(event: Event) -> None:
             if isinstance(request, protocol.ModelLoad) and not job.closed():
-                self._outbox.send([protocol.LoadProgress(id=request.id, fraction=fraction, stage=stage)])
+                self._outbox.send([event])
+
+        teller = Teller(request.id, emit, job.closed)
+
+        def progress(fraction: float, stage: str) -> None:
+            teller.tell(stage, round(fraction * 10_000), 10_000)
 
         model = self._store.load(request.model, _precision(request), progress)
         if job.closed():  # cancelled while it was being read
@@ -337,16 +378,14 @@ def _id_of(line: bytes) -> int:
         return 0
 
 
-def _list_models(request: Request, emit: Callable[[Event], None], _cancelled: Callable[[], bool]) -> None:
-    emit(protocol.ModelsListed(id=request.id, models=tuple(list_models())))
-
-
 def _box_stats(request: Request, emit: Callable[[Event], None], _cancelled: Callable[[], bool]) -> None:
     emit(box_stats(request.id))
 
 
 LOOKUPS: Services = {
-    protocol.ModelsList: _list_models,
     protocol.ModelsPull: pull_model,
+    protocol.ModelsImport: import_model,
+    protocol.ModelsCard: model_card,
+    protocol.ModelsVerify: verify_model,
     protocol.BoxStats: _box_stats,
 }

@@ -14,7 +14,7 @@ import torch
 
 from tfm.core.catalog import WEIGHTS, describe, find_checkpoint
 from tfm.core.checkpoint import Checkpoint, load_checkpoint
-from tfm.core.engine.protocol import ModelInfo, Precision
+from tfm.core.engine.protocol import HeldModel, ModelInfo, Precision
 from tfm.core.kv_cache import KVCache
 
 SMALL_MODEL = 500_000_000  # parameters; below, "auto" on a CPU is float32: a token at a time it is no slower
@@ -113,6 +113,7 @@ class ModelStore:
         self.threads = torch.get_num_threads()
         self._budget = budget_bytes or _default_budget(self.device)
         self._models: OrderedDict[tuple[Path, str], LoadedModel] = OrderedDict()
+        self._loading: Path | None = None
         self._lock = threading.Lock()
 
     @property
@@ -138,6 +139,8 @@ class ModelStore:
     ) -> LoadedModel:
         """A loaded model, read from disk if need be; ``progress`` gets a fraction and a stage.
 
+        What ``progress`` raises ends the loading; nothing of the model is kept then.
+
         Raises:
             ValueError: there is no such checkpoint, or (CheckpointError) it is broken.
             MemoryError: it does not fit beside the models in use.
@@ -147,14 +150,31 @@ class ModelStore:
         with self._lock:
             if (model := self._take(path, precision, stamp)) is not None:
                 return model
+        try:
+            self._loading = path
+            return self._read(path, precision, stamp, progress)
+        finally:
+            self._loading = None
+
+    def _read(
+        self,
+        path: Path,
+        precision: Precision | None,
+        stamp: tuple[int, int],
+        progress: Callable[[float, str], None],
+    ) -> LoadedModel:
         progress(0.0, "reading the header")
         info = describe(path)
         chosen = choose_precision(precision or "auto", info.n_parameters, self.device)
         size = info.n_parameters * DTYPES[chosen].itemsize
         with self._lock:
             self._make_room(info.name, size)
-        progress(0.1, "reading the weights")
-        checkpoint = load_checkpoint(path, self.device, DTYPES[chosen])
+        checkpoint = load_checkpoint(
+            path,
+            self.device,
+            DTYPES[chosen],
+            lambda done, total: progress(done / max(total, 1), "reading the weights"),
+        )
         progress(1.0, "ready")
         model = LoadedModel(
             checkpoint=checkpoint,
@@ -181,13 +201,55 @@ class ModelStore:
                 if held is model and held.users == 0:
                     del self._models[key]
 
+    def unload(self, path: Path) -> int:
+        """Let go of a checkpoint in every precision; how many bytes that gave back.
+
+        Raises:
+            ValueError: a request uses it.
+        """
+        freed, path = 0, path.resolve()
+        with self._lock:
+            held = [(key, model) for key, model in self._models.items() if key[0].resolve() == path]
+            if self._loading is not None and self._loading.resolve() == path:
+                raise ValueError(f"{path.name} is being loaded; cancel that first")
+            if any(model.users for _, model in held):
+                raise ValueError(f"{held[0][1].info.name} is in use; stop what it does first")
+            for key, model in held:
+                freed += model.size_bytes + model.prefixes.nbytes()
+                del self._models[key]
+        held.clear()
+        self._give_back()
+        return freed
+
+    def held(self) -> tuple[HeldModel, ...]:
+        """What is in memory, the one used last at the end."""
+        with self._lock:
+            return tuple(
+                HeldModel(
+                    path=str(path),
+                    precision=precision,
+                    device=model.device,
+                    size_bytes=model.size_bytes,
+                    prefix_bytes=model.prefixes.nbytes(),
+                    users=model.users,
+                )
+                for (path, precision), model in self._models.items()
+            )
+
+    @property
+    def budget_bytes(self) -> int:
+        return self._budget
+
+    def _give_back(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
     def forget_prefixes(self) -> None:
         """Give back what is only kept for speed."""
         with self._lock:
             for model in self._models.values():
                 model.prefixes.clear()
-        if self.device != "cpu":
-            torch.cuda.empty_cache()
+        self._give_back()
 
     def _take(self, path: Path, precision: Precision | None, stamp: tuple[int, int]) -> LoadedModel | None:
         for key in reversed(self._models):  # the one used last, where several precisions will do

@@ -56,9 +56,9 @@ def test_a_name_is_taken_only_on_demand(run: Run, translator: Path, tmp_path: Pa
         (("nowhere at all", "new"), "there is no folder or file nowhere at all"),
         (("{tmp}", "new"), "is no Hugging Face folder: config.json is missing"),
         (("{tmp}/file.txt", "new"), "is a file; name the folder that it lies in, or a .gguf file"),
-        (("{tmp}", "../new"), "NAME is a name and no path, not '../new'"),
-        (("{tmp}", ".new"), "NAME is a name and no path"),
-        (("{tmp}", ""), "NAME is a name and no path"),
+        (("{tmp}", "../new"), "name is a name and no path, not '../new'"),
+        (("{tmp}", ".new"), "name is a name and no path"),
+        (("{tmp}", ""), "name is a name and no path"),
         (("{tmp}", "en-de"), "there is a bundled checkpoint en-de"),
     ],
 )

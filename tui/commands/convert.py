@@ -32,15 +32,9 @@ def import_(
     The families are GPT-2, Llama, Mistral, Qwen2, Qwen3, BERT, Marian and M2M100/NLLB. --from and --to are
     for models of many languages, such as --from eng_Latn --to deu_Latn.
     """
-    from tfm.core.catalog import bundled_folder, checkpoint_home, describe
+    from tfm.core.catalog import describe, new_checkpoint
 
-    if not name or Path(name).name != name or name.startswith((".", "_")) or not name.isprintable():
-        raise ValueError(f"NAME is a name and no path, not {name!r}")
-    if (bundled_folder() / name).is_dir():
-        raise ValueError(
-            f"there is a bundled checkpoint {name}, which would be found first; choose another name"
-        )
-    destination = checkpoint_home() / "checkpoints" / name
+    destination = new_checkpoint(name)
     if destination.exists() and not replace:
         raise ValueError(f"there is a checkpoint {name} already; choose another name, or add --replace")
     from tfm.core.convert.hub import import_any

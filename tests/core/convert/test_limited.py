@@ -68,3 +68,18 @@ def test_nothing_is_left_behind() -> None:
     for _ in range(3):
         run_limited("math:isqrt", 4)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_somebody_may_look_meanwhile_and_call_it_off() -> None:
+    looks: list[int] = []
+    run_limited("time:sleep", 0.5, look=lambda: looks.append(1))
+    assert looks
+
+    class Enough(Exception):
+        pass
+
+    def enough() -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        run_limited("time:sleep", 60, look=enough)
