@@ -17,13 +17,16 @@ import msgspec
 from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.css.styles import RulesMap
 from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widget import Widget
 
 from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
+from tfm.tui.keys_file import keys_path, read_keys
 from tfm.tui.palette import palette
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
@@ -77,6 +80,8 @@ class TfmApp(App[int]):
             for name, task in TASKS.items()
         }
         self.session = self.sessions[first]
+        self.keys, self._key_problems = read_keys(keys_path())
+        self.keys.apply(self)
         self._settings = SettingsFile()
         self._saving = threading.Lock()
         self._save_failed = False
@@ -99,7 +104,7 @@ class TfmApp(App[int]):
 
     def _complain(self) -> None:
         """Say what is wrong with the user's own files, once there is a screen to say it on."""
-        for sentence in self._settings.problems:
+        for sentence in (*self._settings.problems, *self._key_problems):
             self.notify(sentence, severity="warning", markup=False, timeout=15)
 
     def prepare(self, session: Session) -> None:
@@ -228,7 +233,9 @@ class TfmApp(App[int]):
     def action_help(self) -> None:
         from tfm.tui.screens.help import HelpScreen
 
-        if not self.screen.is_modal:
+        if isinstance(self.screen, HelpScreen):
+            self.pop_screen()
+        elif not self.screen.is_modal or self.screen_has_keys(self.screen):
             self.push_screen(HelpScreen(self.key_groups(self.screen)))
 
     async def action_choose_model(self) -> None:
@@ -260,7 +267,24 @@ class TfmApp(App[int]):
             for binding in node.BINDINGS:
                 if isinstance(binding, Binding) and binding.id and binding.id not in seen:
                     seen.add(binding.id)
-                    yield node, binding
+                    yield node, self.keys.of(binding)
+
+    def screen_has_keys(self, screen: Screen[object]) -> bool:
+        """Has this screen, or a widget in it, bindings of its own that help could list?"""
+        return any(node is not self for node, _ in self.live_bindings(screen))
+
+    def _register(
+        self,
+        parent: DOMNode,
+        *widgets: Widget,
+        before: int | None = None,
+        after: int | None = None,
+        cache: dict[tuple[object, ...], RulesMap] | None = None,
+    ) -> list[Widget]:
+        """Every widget and every screen comes through here before it sees a key."""
+        for widget in widgets:
+            self.keys.apply(widget)
+        return super()._register(parent, *widgets, before=before, after=after, cache=cache)
 
     def key_groups(self, screen: Screen[object]) -> list[tuple[str, list[Binding]]]:
         """The same by where they work: the screen's first, then its widgets', then everywhere."""
@@ -283,7 +307,8 @@ class TfmApp(App[int]):
                 continue
             keys = keymap.key_names(binding)
             help = binding.tooltip or binding.description
-            yield SystemCommand(help, f"{keys}  {binding.id}", partial(self.run_action, binding.action, node))
+            act = partial(self.run_action, binding.action, node)
+            yield SystemCommand(help, f"{keys}  {binding.id}".strip(), act)
         yield SystemCommand("Colours", "Choose a theme", self.action_change_theme)
         yield SystemCommand("Screenshot", "Save an SVG of the screen", self.deliver_screenshot)
 

@@ -50,6 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "doctor": Entry(
         "doctor", "doctor", "Look at this machine and terminal, and say what to change.", "Machine"
     ),
+    "keys": Entry("keys", "keys", "Show the keys of the app, as keys.toml changes them.", "Machine"),
     "engine": Entry("engine", "engine", "Speak the engine's protocol on stdin and stdout.", "Machine"),
 }
 

@@ -42,7 +42,8 @@ APP = (
         for m in MODES
     ),
     _key("app.model", "ctrl+o", "choose_model", "model", "Choose the model", priority=True),
-    _key("app.help", "question_mark,f9", "help", "help", "This list of keys"),
+    _key("app.help", "question_mark", "help", "help", "This list of keys"),
+    _key("app.help_typing", "f9", "help", "help", "The same, also while text is typed", priority=True),
     _key("app.palette", "ctrl+p", "command_palette", "commands", "Find a command by name", priority=True),
     _key("app.sign_in", "f12", "sign_in", "sign in", "Sign in to the engine's machine (with --host)",
          priority=True),
@@ -217,14 +218,38 @@ def key_name(key: str) -> str:
 
 
 def key_names(binding: Binding) -> str:
-    """All keys of a binding: ``h ←``."""
-    return " ".join(key_name(key.strip()) for key in binding.key.split(","))
+    """All keys of a binding: ``h ←``. Nothing where it was left without one."""
+    return " ".join(key_name(key.strip()) for key in binding.key.split(",") if key)
+
+
+class Place(NamedTuple):
+    """Where keys work together: a screen's own, and those of the widgets in it that can have the focus.
+
+    The app's own work in every place but those that cover it.
+    """
+
+    title: str  # after "in": where a person is told that a key works
+    screen: tuple[Binding, ...]
+    widgets: tuple[tuple[Binding, ...], ...] = ()
+    covers: bool = False  # an overlay: nothing below it acts
+
+
+# Every group above is in one of these: they are what can be rebound, and what conflicts are looked for in.
+PLACES = (
+    Place("translate", (*TRANSLATE, *KNOBS), (SOURCE, TOKENS)),
+    Place("chat", (*CHAT, *KNOBS), (MESSAGE, TURNS, TOKENS)),
+    Place("fill", (*FILL, *KNOBS), (FILL_TEXT, GAPS)),
+    Place("train", TRAIN),
+    Place("the list of stages", STAGES, covers=True),
+)
+ALL: dict[str, Binding] = {
+    binding.id: binding
+    for group in (APP, *(g for place in PLACES for g in (place.screen, *place.widgets)))
+    for binding in group
+    if binding.id
+}
 
 
 def by_id(ids: Iterable[str]) -> list[Binding]:
-    """The bindings with these ids, in this order."""
-    groups = (
-        APP, SOURCE, TRANSLATE, KNOBS, MESSAGE, CHAT, TURNS, FILL_TEXT, FILL, GAPS, TOKENS, STAGES, TRAIN,
-    )  # fmt: skip
-    table = {b.id: b for group in groups for b in group}
-    return [table[i] for i in ids]
+    """The bindings with these ids, in this order, with the keys that they come with."""
+    return [ALL[i] for i in ids]

@@ -51,6 +51,7 @@ def all_checks() -> Iterator[Check]:
         memory,
         terminal,
         home,
+        own_files,
         checkpoints,
         engine,
     )
@@ -240,6 +241,23 @@ def home() -> Iterator[Check]:
         yield Check(check="TFM_HOME", value=value, state="advice", change=f"{change} on a larger disk")
     else:
         yield Check(check="TFM_HOME", value=value)
+
+
+def own_files() -> Iterator[Check]:
+    """The user's own keys and settings, where there are any."""
+    from tfm.tui.keys_file import keys_path, read_keys
+    from tfm.tui.settings import SettingsFile
+
+    path = keys_path()
+    keys, problems = read_keys(path)
+    for sentence in problems:
+        yield Check(check="keys", value=sentence, state="problem", change=f"correct it in {path}")
+    if path.exists() and not problems:
+        yield Check(check="keys", value=f"{path}, {len(keys.changed)} changed")
+    settings = SettingsFile()
+    for sentence in settings.problems:
+        change = "correct it, or let the app put it aside when it saves"
+        yield Check(check="settings", value=sentence, state="advice", change=change)
 
 
 def checkpoints() -> Iterator[Check]:

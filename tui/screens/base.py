@@ -59,7 +59,9 @@ class ModeScreen(Screen[None]):
     def refresh_keys(self) -> None:
         if self.is_mounted:
             ids, labels = self.keys_now()
-            self.query_one(KeyLine).keys(keymap.by_id(ids), labels, typing=self.typing)
+            keys = cast("TfmApp", self.app).keys
+            bindings = [keys.of(binding) for binding in keymap.by_id(ids)]
+            self.query_one(KeyLine).keys(bindings, labels, typing=self.typing)
 
     def on_descendant_focus(self) -> None:
         self.refresh_keys()

@@ -19,7 +19,7 @@ from tfm.tui.widgets.lines import Lines
 class HelpScreen(ModalScreen[None]):
     """The keys of the screen below, grouped by where they work."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,f9", "dismiss", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "dismiss", "back")]
 
     def __init__(self, groups: Sequence[tuple[str, Sequence[Binding]]]) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from textual.binding import Binding
 from textual.events import Click
@@ -10,6 +11,9 @@ from textual.events import Click
 from tfm.tui import keymap
 from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 
 class Header(Lines):
@@ -36,9 +40,10 @@ class Header(Lines):
 
     def _modes(self, with_keys: bool) -> Row:
         spans: list[Span] = [(" tfm", "live"), ("  ", "")]
+        keys = cast("TfmApp", self.app).keys
         for mode in keymap.MODES:
             if with_keys:
-                spans.append((f"{keymap.key_name(mode.key)} ", "dim"))
+                spans.append((f"{keys.name(f'mode.{mode.name}')} ", "dim"))
             spans.append((mode.title, "here" if mode.name == self._mode else "dim"))
             spans.append(("  ", ""))
         return tuple(spans)
@@ -68,6 +73,8 @@ class KeyLine(Lines):
         text, so help is shown by its function key."""
         shown: list[tuple[str, str]] = []
         for binding in bindings:
+            if not binding.key:
+                continue  # a keys.toml left it without one
             key = keymap.key_name(binding.key.split(",")[0])
             label = labels.get(binding.id or "", binding.description)
             if shown and shown[-1][1] == label:
@@ -78,8 +85,10 @@ class KeyLine(Lines):
             self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        help_key = "F9" if self._typing else "?"
-        right: Row = ((help_key, "key"), (" help  ", "dim"), ("^P", "key"), (" commands ", "dim"))
+        name = cast("TfmApp", self.app).keys.name
+        help_key = name("app.help_typing" if self._typing else "app.help")
+        palette_key = name("app.palette")
+        right: Row = ((help_key, "key"), (" help  ", "dim"), (palette_key, "key"), (" commands ", "dim"))
         room = columns - width(right) - 1
         spans: list[Span] = []
         for keys, label in self._keys:

@@ -1,0 +1,135 @@
+"""Rebinding: keys from a file act, show everywhere, and what is wrong with them costs one sentence."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tfm.tui import keymap
+from tfm.tui.app import TfmApp
+from tfm.tui.keys_file import groups, normal_key, read_keys, template
+from tfm.tui.screens.translate import TranslateScreen
+
+from .driving import NO_ENGINE, driven, painted, until
+
+
+def read(folder: Path, text: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    path = folder / "keys.toml"
+    path.write_text(text)
+    keys, problems = read_keys(path)
+    assert all("\n" not in problem and problem.startswith("keys.toml") for problem in problems)
+    return keys.changed, problems
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("k", "k"), ("K", "K"), ("shift+k", "K"), ("?", "question_mark"), (",", "comma"), ("+", "plus"),
+        ("Ctrl+K", "ctrl+k"), ("^K", "ctrl+k"), ("ctrl++", "ctrl+plus"), ("F9", "f9"), ("PgUp", "pageup"),
+        ("esc", "escape"), ("alt+Enter", "alt+enter"), ("shift+alt+up", "alt+shift+up"), ("é", "é"),
+        ("ctrl+i", "tab"), ("ctrl+m", "enter"), (" ", "space"), ("minus", "minus"), ("字", "字"),
+        ("", None), ("ctrl+", None), ("ctrl-k", None), ("f25", None), ("ab", None), ("ctrl+ctrl+k", None),
+        ("\x1b", None), ("\u202e", None), ("hyperspace+k", None), ("k,j", None),
+    ],
+)  # fmt: skip
+def test_a_key_is_what_people_write(text: str, key: str | None) -> None:
+    assert normal_key(text) == key
+
+
+def test_the_template_names_every_binding_and_changes_nothing(tmp_path: Path) -> None:
+    assert tomllib.loads(template()) == {}
+    everything = re.sub(r'^# (?=")', "", template(), flags=re.MULTILINE)
+    assert set(tomllib.loads(everything)) == set(keymap.ALL)
+    changed, problems = read(tmp_path, everything)
+    assert not problems
+    for id, keys in changed.items():
+        own = keymap.ALL[id].key.split(",")
+        assert keys == tuple(dict.fromkeys(normal_key(key) for key in own)), id
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"temprature.raise" = "x"', "did you mean temperature.raise?"),
+        ('nonsense = "x"', "there is no binding 'nonsense'"),
+        ("app.help = 3", "takes a key or a list of keys"),
+        ('app.help = ["x", 3]', "takes a key or a list of keys"),
+        ('app.help = "ctrl-x"', "is no key"),
+        ('app.help = "\\u001b[2J"', "is no key"),
+        ('app.model = "m"', "works while text is typed"),
+        ('source.submit = "é"', "works while text is typed"),
+        ("app.quit = []", "the way out"),
+        ('app.help = "f5"', "'F5' means mode.train in every mode"),
+        ('sampling.seed = "t"', "'t' means temperature.lower in translate"),
+        ('translate.again = "ctrl+p"', "means app.palette"),
+        ('temperature.raise = "h"', "means tokens.previous in translate"),
+        ('"temperature.raise" = "x"\n"temperature.lower" = "x"', "temperature.raise in translate, so temp"),
+        ("= 3", "is not TOML"),
+        ("\xff".encode("latin-1").decode("latin-1") + '"', "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_costs_that_change_alone(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    changed, problems = read(tmp_path, text)
+    assert len(problems) == 1 and said in problems[0], problems
+    assert len(changed) == ("\n" in text)
+    if "TOML" not in said:
+        changed, problems = read(tmp_path, '"sampling.stages" = "O"\n' + text)
+        assert changed["sampling.stages"] == ("O",) and len(problems) == 1
+
+
+def test_swaps_chains_and_other_places_are_no_conflicts(tmp_path: Path) -> None:
+    swap = '"temperature.lower" = "T"\n"temperature.raise" = "t"\n'
+    assert read(tmp_path, swap) == ({"temperature.lower": ("T",), "temperature.raise": ("t",)}, [])
+    assert not read(tmp_path, '"sampling.seed" = "o"\n"sampling.stages" = "x"\n')[1]
+    assert not read(tmp_path, '"train.save" = "t"\n"stages.close" = ["q", "f5"]\n')[1]  # other places
+    assert not read(tmp_path, '"translate.edit" = "enter"\n')[1]  # the input's Enter covers it, as before
+    # a change that falls takes those along that counted on it
+    changed, problems = read(tmp_path, '"sampling.seed" = "o"\n"sampling.stages" = "p"\n')
+    assert not changed and len(problems) == 2
+
+
+def test_keys_as_they_come_have_no_conflict(tmp_path: Path) -> None:
+    for place in keymap.PLACES:
+        for group in (place.screen, *place.widgets, keymap.APP):
+            keys = [key.strip() for binding in group for key in binding.key.split(",")]
+            assert len(keys) == len(set(keys)), place.title
+    assert {binding.id for _, group in groups() for binding in group} == set(keymap.ALL)
+
+
+async def test_new_keys_act_also_while_text_is_typed_and_show_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text(
+        '"temperature.raise" = "alt+up"\n"translate.again" = "f10"\n"app.help_typing" = "f11"\n'
+        '"app.palette" = "ctrl+k"\n"mode.fill" = "f6"\n"translate.clear" = []\n"oops" = "x"\n'
+    )
+    async with driven(TranslateScreen, None, (100, 30)) as (screen, pilot):
+        app = pilot.app
+        assert isinstance(app, TfmApp)
+        assert screen.source.has_focus
+        await pilot.press("alt+up", "T")
+        assert screen.panel.decoding.settings.temperature == pytest.approx(0.05)
+        assert screen.source.text == "T"  # the old key is a letter like any other
+        await pilot.pause(0.2)
+        assert "^K commands" in painted(app) and "F11 help" in painted(app) and "F6 Fill" in painted(app)
+        assert "^L" not in painted(app).splitlines()[-1]
+        await pilot.press("f11")
+        await until(pilot, lambda: "Alt+↑" in painted(app), "help")
+        await pilot.press("f11")
+        await until(pilot, lambda: app.screen is screen, "help to close")
+        helps = {command.title: command.help for command in app.get_system_commands(screen)}
+        assert helps["Raise the temperature"] == "Alt+↑  temperature.raise"
+        assert helps["Empty the input for another text"] == "translate.clear"  # no key, yet in the palette
+        await pilot.press("f6")
+        await until(pilot, lambda: app.current_mode == "fill", "the mode")
+
+
+async def test_a_bad_file_is_told_of_when_the_app_starts(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text('"tokens.previous" = "[@click=app.leave]x[/]"\n')
+    app = TfmApp(NO_ENGINE)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await until(pilot, lambda: "is no key" in painted(app), "the sentence", 20)
+        assert "[@click=" in painted(app) and app.is_running
