@@ -10,7 +10,7 @@ SOURCES := core train tui checkpoints tests bench
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long test-network check format format-check lint types imports bench clean
+.PHONY: help setup run test test-long test-network check format format-check lint types imports bench bench-ui clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,9 @@ imports: $(READY) ## tui -> train -> core, and nothing heavy where it does not b
 
 bench: $(READY) ## measurements of this machine, as plain tables
 	$(BIN)/python -m bench
+
+bench-ui: $(READY) ## of the app in a terminal: start, key to screen, bytes a token
+	$(BIN)/python -u -m bench ui
 
 clean: ## remove the set-up and everything that can be made again; runs/ and checkpoints stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,7 +8,7 @@ import platform
 import sys
 
 BENCHES = {
-    "first_paint": "how long a person waits for the app and for the commands",
+    "ui": "the app as a person meets it: start, keys, streams and what they cost",
     "decode": "decoding speed beside transformers",
     "memory": "peak memory of loading and importing a checkpoint",
 }

@@ -13,13 +13,15 @@ import itertools
 import os
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from tfm.core.engine import protocol
+from tfm.tui.flow import FRAME, READING, Allowance, Handfuls
 
 if TYPE_CHECKING:
     from tfm.tui.remote import Box, Kind
@@ -58,7 +60,8 @@ class Stream:
         self.id = request.id
         self.request = request
         self._client = client
-        self._queue: asyncio.Queue[protocol.Event | EngineProblem] = asyncio.Queue()
+        self._waiting: deque[protocol.Event | EngineProblem] = deque()
+        self._arrived = asyncio.Event()
         self._ended = False
 
     def __aiter__(self) -> Stream:
@@ -67,17 +70,50 @@ class Stream:
     async def __anext__(self) -> protocol.Event:
         if self._ended:
             raise StopAsyncIteration
-        item = await self._queue.get()
+        await self._arrived.wait()
+        return self._next()
+
+    async def handfuls(self) -> AsyncIterator[list[protocol.Event]]:
+        """The same events, those that wait together: at most one handful a frame, and never so many that
+        taking them in could hold up a key. For whoever shows a generation as it is written."""
+        sizes = Handfuls()
+        while not self._ended:
+            await self._arrived.wait()
+            events: list[protocol.Event] = []
+            began = time.monotonic()
+            problem: EngineProblem | None = None
+            for _ in range(min(len(self._waiting), sizes.size(len(self._waiting)))):
+                try:
+                    events.append(self._next())
+                except EngineProblem as ended:
+                    problem = ended
+                    break
+                if self._ended:
+                    break
+            if events:
+                yield events
+            if problem is not None:
+                raise problem
+            if not self._ended:
+                spent = time.monotonic() - began
+                sizes.cost(len(events), spent)
+                await asyncio.sleep(max(0.0, FRAME - spent))
+
+    def _next(self) -> protocol.Event:
+        """The one that has waited longest; there is one."""
+        item = self._waiting.popleft()
+        if not self._waiting:
+            self._arrived.clear()
+        self._ended = isinstance(item, (EngineProblem, *_LAST))
         if isinstance(item, EngineProblem):
-            self._ended = True
             raise item
-        self._ended = isinstance(item, _LAST)
         if isinstance(item, protocol.Error):
             raise Refused(item)
         return item
 
     def put(self, item: protocol.Event | EngineProblem) -> None:
-        self._queue.put_nowait(item)
+        self._waiting.append(item)
+        self._arrived.set()
 
     @property
     def ended(self) -> bool:
@@ -234,10 +270,13 @@ class EngineClient:
         """Hand every event to its stream; at the end of the output, tell all of them."""
         assert process.stdout is not None
         rest = b""
+        allowance = Allowance(READING)
         while chunk := await process.stdout.read(_READ):
+            began = time.monotonic()
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._deliver(line)
+            await allowance.pay(time.monotonic() - began)
         await process.wait()
         lost, self._streams = self._streams, {}
         greeted = self.welcome is not None

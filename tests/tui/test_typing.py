@@ -21,7 +21,7 @@ class Editor(App[None]):
 
 
 def keys(text: str) -> list[events.Key]:
-    names = {"\n": "ctrl+j", "\r": "enter", " ": "space"}
+    names = {"\n": "ctrl+j", "\r": "enter", " ": "space", "\x7f": "backspace", "\x01": "ctrl+a"}
     return [events.Key(names.get(char, char), char) for char in text]
 
 
@@ -35,3 +35,14 @@ async def test_a_burst_keeps_its_order() -> None:
         await pilot.pause()
         assert app.query_one(SourceInput).text == text
         assert app.submitted == [text]
+
+
+async def test_editing_keys_are_not_overtaken_by_what_is_typed_after_them() -> None:
+    app = Editor()
+    burst = keys("the man" + "\x7f" * 3 + "cat\x01so ")
+    async with app.run_test() as pilot:
+        for key in burst:
+            app.post_message(key)
+        await pilot.pause()
+        await pilot.pause()
+        assert app.query_one(SourceInput).text == "so the cat"

@@ -75,10 +75,11 @@ class ChatScreen(ChatBook):
             self.say("")
             self.stream = stream = await self.session.client.request(writing.request(model))
             self.show_all()
-            async for event in stream:
+            async for events in stream.handfuls():
                 if not self.standing:
                     break
-                self._take(writing, event)
+                for event in events:
+                    self._take(writing, event)
         except EngineProblem as error:
             problem = str(error)
         finally:

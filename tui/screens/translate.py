@@ -140,8 +140,9 @@ class TranslateScreen(KnobScreen):
             self._say("waiting for the model" if not self.session.info else "")
             model = await self.session.ready()
             self._stream = stream = await self.session.client.request(exchange.request(model))
-            async for event in stream:
-                self._take(exchange, event)
+            async for events in stream.handfuls():
+                for event in events:
+                    self._take(exchange, event)
         except EngineProblem as problem:
             exchange.problem = str(problem)
             if not exchange.text.strip():

@@ -40,6 +40,16 @@ class SourceInput(TextArea):
     def action_newline(self) -> None:
         self.call_later(self.insert, "\n")
 
+    async def _on_key(self, event: events.Key) -> None:
+        """Keys that edit act here and now. Textual looks for their bindings when the key has bubbled up to
+        the app, and by then characters that were typed after it may stand in the text: of "x", Backspace,
+        "y" typed in one burst, as over a slow line, it would keep "x". Runs before TextArea's own handler."""
+        for binding in self._bindings.key_to_bindings.get(event.key, ()):
+            if not binding.priority and await self.app.run_action(binding.action, self):
+                event.stop()
+                event.prevent_default()
+                return
+
     def render_line(self, y: int) -> Strip:
         """In a box without room the editor cannot even lay out its placeholder."""
         return super().render_line(y) if self.content_size.width > 0 else Strip.blank(self.size.width)
