@@ -19,6 +19,12 @@ CUT = ("length", "cancelled", "stop", "lost", "edited")  # a reply that ended so
 MAX_TITLE = 48  # characters
 
 
+def shortened(text: str) -> str:
+    """A text as the title of something: on one line, cut where it is long."""
+    words = " ".join(text.split())
+    return words if len(words) <= MAX_TITLE else words[: MAX_TITLE - 1] + "…"
+
+
 class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What one side said, in one version. A reply also says how it was made."""
 
@@ -47,6 +53,7 @@ class Conversation(msgspec.Struct, kw_only=True):
     format: Literal["tfm-chat"] = "tfm-chat"
     version: int = 1
     key: str = ""  # its file's name
+    name: str = ""  # given by a person
     started: float = 0.0  # seconds since the epoch
     system: str = ""
     stop: tuple[str, ...] = ()
@@ -54,6 +61,7 @@ class Conversation(msgspec.Struct, kw_only=True):
     n_replies: int = 1  # made at once
     settings: SamplingSettings | None = None  # the knobs as they were left
     seed: int = 1
+    draft: str = ""  # the message that is being written
     turns: list[Turn] = []
     shown: int = -1  # the first turn that is on the screen
 
@@ -86,10 +94,19 @@ class Conversation(msgspec.Struct, kw_only=True):
 
     @property
     def title(self) -> str:
-        """The first thing that was said, on one line."""
+        """Its name, or the first thing that was said, on one line."""
         path = self.path
-        words = " ".join(self.turns[path[0]].text.split()) if path else ""
-        return words if len(words) <= MAX_TITLE else words[: MAX_TITLE - 1] + "…"
+        return self.name or shortened(self.turns[path[0]].text if path else "")
+
+    @property
+    def size(self) -> int:
+        """Turns on the screen."""
+        return len(self.path)
+
+    @property
+    def empty(self) -> bool:
+        """Has nothing been said or begun to be said?"""
+        return not self.turns and not self.draft.strip()
 
     def versions(self, turn: int) -> list[int]:
         """The turn and its siblings, oldest first."""
@@ -177,3 +194,23 @@ class Conversation(msgspec.Struct, kw_only=True):
             self.shown = turn
         else:
             self.turns[parent].shown = turn
+
+
+class ConversationHead(msgspec.Struct):
+    """As much of a conversation's file as a list needs."""
+
+    name: str = ""
+    turns: list[Turn] = []
+    shown: int = -1
+
+    @property
+    def title(self) -> str:
+        return self._whole.title
+
+    @property
+    def size(self) -> int:
+        return self._whole.size
+
+    @property
+    def _whole(self) -> Conversation:
+        return Conversation(name=self.name, turns=self.turns, shown=self.shown)

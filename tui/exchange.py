@@ -4,34 +4,53 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from tfm.core.engine import protocol
 from tfm.tui.widgets.sampling_panel import Decoding
 
 
-class Exchange:
-    """Gathers the events of one Generate or Beam request.
+class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
+    """Gathers the events of one Generate or Beam request; what is a field here is kept on disk.
 
     A source of several lines is several lanes; a blank line stays blank and takes no lane, so
     ``places`` gives for each lane the line it belongs to.
     """
 
-    def __init__(self, source: str, decoding: Decoding) -> None:
-        self.source = source
-        self.decoding = decoding
-        self.lines = source.split("\n")
+    source: str
+    decoding: Decoding
+    model: str = ""
+    tokens: list[list[protocol.Token]] = []  # by line
+    beams: list[tuple[protocol.BeamHypothesis, ...]] = []
+    done: list[protocol.LaneDone | None] = []
+    problem: str = ""
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a file's lists are not those of its lines."""
+        self.lines = self.source.split("\n")
         self.places = [n for n, line in enumerate(self.lines) if line.strip()]
-        self.tokens: list[list[protocol.Token]] = [[] for _ in self.lines]
-        self.beams: list[tuple[protocol.BeamHypothesis, ...]] = [() for _ in self.lines]
-        self.done: list[protocol.LaneDone | None] = [None for _ in self.lines]
+        self.ended = bool(self.tokens)  # it comes from a file
+        n_lines = len(self.lines)
+        self.tokens = self.tokens or [[] for _ in range(n_lines)]
+        self.beams = self.beams or [()] * n_lines
+        self.done = self.done or [None] * n_lines
+        if not len(self.tokens) == len(self.beams) == len(self.done) == n_lines:
+            raise ValueError(f"an exchange of {n_lines} lines holds the tokens of {len(self.tokens)}")
+        if self.ended and not self.problem and any(self.done[place] is None for place in self.places):
+            self.cancelled = True  # the app ended before the translation did
         self.rate = 0.0
-        self.problem = ""
-        self.ended = False
-        self.cancelled = False
-        self._n_tokens = 0
+        self._n_tokens = sum(len(line) for line in self.tokens)
         self._first = self._last = 0.0
+
+    def forget_rivals(self) -> None:
+        """Keep what was drawn and let go of what else could have been."""
+        for line in self.tokens:
+            line[:] = [msgspec.structs.replace(token, top=(), trace=()) for token in line]
 
     def request(self, model: protocol.ModelLoaded) -> protocol.Generate | protocol.Beam:
         """The request that makes this exchange's text."""
+        self.model = model.info.name
         sources = [self.lines[place].strip() for place in self.places]
         longest = min(model.info.max_positions, 256)
         now = self.decoding

@@ -91,6 +91,24 @@ KNOBS = (
     _key("preset.next", "right_square_bracket", "preset(1)", "preset", "The next preset"),
 )
 
+SESSION = (
+    _key("session.new", "ctrl+n", "new_session", "new", "Begin a new session; this one stays saved"),
+    _key("session.list", "c", "sessions", "sessions", "The saved sessions: open, name, delete"),
+    _key("session.export", "ctrl+s", "export", "export",
+         "Write the session to a Markdown, a JSON and an SVG file", priority=True),
+    _key("session.copy", "Y", "copy_all", "copy all", "Copy the whole session as plain text (OSC 52)"),
+    _key("find.open", "slash", "find", "find", "Find words in the session"),
+    _key("find.next", "n", "find_next(1)", "next", "The next place where they stand"),
+    _key("find.previous", "N", "find_next(-1)", "previous", "The place before"),
+)  # fmt: skip
+
+SESSIONS = (
+    _key("sessions.new", "n", "new", "new", "Begin a new session"),
+    _key("sessions.rename", "r", "rename", "name", "Give the session a name"),
+    _key("sessions.delete", "d", "delete", "delete", "Delete the session for good; asks"),
+    _key("sessions.close", "escape", "close", "back", "Back to what was on the screen"),
+)
+
 MESSAGE = (
     _key("message.send", "enter", "submit", "send", "Send it, or accept what was edited", priority=True),
     _key("message.newline", "ctrl+j,shift+enter,alt+enter", "newline", "new line", "Begin a new line",
@@ -113,13 +131,9 @@ CHAT = (
     _key("chat.more", "plus", "replies(1)", "replies", "Write more replies at once, to pick from"),
     _key("chat.setup", "ctrl+t", "setup", "system prompt", "System prompt, stop strings, length of a reply",
          priority=True),
-    _key("chat.new", "ctrl+n", "new", "new chat", "Begin a new conversation; this one stays saved"),
-    _key("chat.open", "c", "open", "chats", "Open another conversation"),
     _key("chat.older", "ctrl+up", "recall(1)", "older", "The conversation before this one"),
     _key("chat.newer", "ctrl+down", "recall(-1)", "newer", "The conversation after this one"),
     _key("chat.copy", "y", "copy", "copy", "Copy the chosen turn (OSC 52)"),
-    _key("chat.export", "ctrl+s", "export", "export", "Write the conversation to a Markdown and a JSON file",
-         priority=True),
     _key("chat.pull", "ctrl+g", "pull", "get SmolLM2", "Fetch SmolLM2, a small model to chat with",
          priority=True),
 )  # fmt: skip
@@ -203,7 +217,7 @@ _NAMES = {
     "escape": "Esc", "enter": "Enter", "tab": "Tab", "question_mark": "?", "comma": ",", "full_stop": ".",
     "left": "←", "right": "→", "up": "↑", "down": "↓", "left_square_bracket": "[",
     "right_square_bracket": "]", "space": "Space", "home": "Home", "end": "End", "backspace": "Bksp",
-    "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-",
+    "slash": "/", "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-",
 }  # fmt: skip
 
 
@@ -236,11 +250,12 @@ class Place(NamedTuple):
 
 # Every group above is in one of these: they are what can be rebound, and what conflicts are looked for in.
 PLACES = (
-    Place("translate", (*TRANSLATE, *KNOBS), (SOURCE, TOKENS)),
-    Place("chat", (*CHAT, *KNOBS), (MESSAGE, TURNS, TOKENS)),
+    Place("translate", (*TRANSLATE, *SESSION, *KNOBS), (SOURCE, TOKENS)),
+    Place("chat", (*CHAT, *SESSION, *KNOBS), (MESSAGE, TURNS, TOKENS)),
     Place("fill", (*FILL, *KNOBS), (FILL_TEXT, GAPS)),
     Place("train", TRAIN),
     Place("the list of stages", STAGES, covers=True),
+    Place("the list of sessions", SESSIONS, covers=True),
 )
 ALL: dict[str, Binding] = {
     binding.id: binding

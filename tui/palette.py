@@ -23,6 +23,8 @@ _LOOKS: dict[str, tuple[str, str]] = {  # name: theme variable, text style
     "mark": ("accent", "underline"),
     "gone": ("faint", "strike"),
     "line": ("line", ""),
+    "found": ("secondary", "underline"),
+    "found_here": ("secondary", "bold reverse"),
 }
 
 

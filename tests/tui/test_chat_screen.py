@@ -17,10 +17,11 @@ from tfm.tui.conversation import Conversation, Turn
 from tfm.tui.screens import chat_view
 from tfm.tui.screens.chat import ChatScreen
 from tfm.tui.screens.chat_setup import SetupScreen
-from tfm.tui.screens.prompt import Choice, Prompt
-from tfm.tui.transcripts import Transcripts
+from tfm.tui.screens.prompt import Prompt
+from tfm.tui.screens.sessions import SessionsScreen
 from tfm.tui.widgets.token_stream import CURSOR
 from tfm.tui.widgets.transcript import Transcript, TurnView
+from tfm.tui.works import chats
 
 from .driving import HOSTILE, driven, painted, press_now, until
 
@@ -134,7 +135,7 @@ async def test_the_app_that_ends_in_mid_reply_keeps_it(tiny_chatter: Path) -> No
         press_now(pilot, "enter")
         await until(pilot, lambda: screen.writing and screen.writing.n_new > 40, "tokens")
         assert screen.running
-    talk = Transcripts().latest()
+    talk = chats().latest()
     assert talk is not None and len(talk.turns) == 9
     assert all(turn.tokens and turn.reason in ("lost", "cancelled") for turn in talk.turns[1:])
     assert talk.turns[talk.last].can_go_on
@@ -234,10 +235,10 @@ async def test_hostile_text_is_shown_and_does_nothing(home: Path) -> None:
     first = talk.add(Turn(role="user", text=HOSTILE))
     talk.add(Turn(role="assistant", text=HOSTILE * 3, parent=first, model=HOSTILE, reason="length"))
     talk.add(Turn(role="assistant", text="other", parent=first, model="m", reason="eos"))
-    Transcripts().save(talk)
+    chats().save(talk)
     async with driven(ChatScreen, None, (120, 40)) as (screen, pilot):
         await pilot.press("f7", "tab", "left", "c")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Choice), "the list")
+        await until(pilot, lambda: isinstance(pilot.app.screen, SessionsScreen), "the list")
         await pilot.pause(0.2)
         seen = painted(pilot.app)
         await pilot.press("escape", "ctrl+t")
@@ -342,7 +343,7 @@ async def test_resizes_down_to_one_cell_survive() -> None:
     talk = Conversation(system="x")
     first = talk.add(Turn(role="user", text="中文 " * 40))
     talk.add(Turn(role="assistant", text="word " * 300 + "\n\nend", parent=first, model="m", reason="length"))
-    Transcripts().save(talk)
+    chats().save(talk)
     async with driven(ChatScreen, None) as (screen, pilot):
         await pilot.press("tab")
         for n in range(40):

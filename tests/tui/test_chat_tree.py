@@ -7,6 +7,7 @@ import os
 import random
 import stat
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from tfm.core.engine import protocol
 from tfm.core.sampling.settings import PRESETS, SamplingSettings
 from tfm.tui import replies
-from tfm.tui.conversation import TOP, Conversation, Turn
+from tfm.tui.conversation import TOP, Conversation, ConversationHead, Turn
+from tfm.tui.export import as_markdown, chat_json, chat_page, export
 from tfm.tui.replies import Heard
 from tfm.tui.screens.chat_view import facts, turn_views
-from tfm.tui.transcripts import Transcripts, as_json, as_markdown, export
+from tfm.tui.store import Store
 from tfm.tui.widgets.sampling_panel import Decoding
 
 INFO = protocol.ModelInfo(
@@ -130,10 +132,10 @@ def test_whatever_is_done_it_stays_a_tree_that_can_be_saved(seed: int, n_steps: 
     ],
 )
 def test_files_that_hold_no_tree_are_refused(turns: list[dict[str, object]], tmp_path: Path) -> None:
-    store = Transcripts(tmp_path)
+    store = Store(Conversation, ConversationHead, tmp_path)
     shown = 0 if len(turns) == 1 else 7
     (tmp_path / "x.json").write_text(json.dumps({"turns": turns, "shown": shown}))
-    with pytest.raises(ValueError, match="is no conversation"):
+    with pytest.raises(ValueError, match="is damaged and was left as it is"):
         store.open("x")
     assert store.listed()[0].problem and store.latest() is None
 
@@ -274,19 +276,22 @@ def full() -> Conversation:
 
 
 def test_saved_and_opened_again(tmp_path: Path) -> None:
-    store = Transcripts(tmp_path / "chats")
+    store = Store(Conversation, ConversationHead, tmp_path / "chats")
     talk = full()
     store.save(talk)
     path = store.path(talk.key)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert not list(path.parent.glob(".*"))
-    assert Transcripts(tmp_path / "chats").open(talk.key) == talk
+    assert Store(Conversation, ConversationHead, tmp_path / "chats").open(talk.key) == talk
     (listed,) = store.listed()
-    assert (listed.title, listed.n_turns, listed.problem) == ("What is this?", 2, "")
+    assert (listed.title, listed.size, listed.problem) == ("What is this?", 2, "")
 
 
 def test_two_windows_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    one, other = Transcripts(tmp_path), Transcripts(tmp_path)
+    one, other = (
+        Store(Conversation, ConversationHead, tmp_path),
+        Store(Conversation, ConversationHead, tmp_path),
+    )
     talk = full()
     one.save(talk)
     theirs = other.open(talk.key)
@@ -299,7 +304,7 @@ def test_two_windows_do_not_overwrite_each_other(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Transcripts(tmp_path)
+    store = Store(Conversation, ConversationHead, tmp_path)
     talk = full()
     store.save(talk)
     before = store.path(talk.key).read_bytes()
@@ -316,12 +321,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": "other"}', b"\xff\xfe", b'{"turns": [{}]}'])
 def test_damaged_files_are_a_sentence_and_the_next_one_opens(data: bytes, tmp_path: Path) -> None:
-    store = Transcripts(tmp_path)
+    store = Store(Conversation, ConversationHead, tmp_path)
     talk = full()
     store.save(talk)
     (tmp_path / "damaged.json").write_bytes(data)
     os.utime(tmp_path / "damaged.json", (2**32, 2**32))  # the newest
-    with pytest.raises(ValueError, match=r"damaged\.json is no conversation"):
+    with pytest.raises(ValueError, match=r"damaged\.json is damaged and was left as it is"):
         store.open("damaged")
     latest = store.latest()
     assert latest is not None and latest.key == talk.key
@@ -330,12 +335,18 @@ def test_damaged_files_are_a_sentence_and_the_next_one_opens(data: bytes, tmp_pa
 def test_exported_for_people_and_for_programs(tmp_path: Path) -> None:
     talk = full()
     talk.key = "k"
-    markdown, plain = export(talk, tmp_path / "out")
-    assert markdown.read_text() == as_markdown(talk)
-    assert "> Be kind." in as_markdown(talk) and "## m\n\nA *test* <b>" in as_markdown(talk)
-    assert "2 tokens · seed 3 · temperature 0.5 · cut at its longest" in as_markdown(talk)
+    markdown, plain, svg = export("chat-k", chat_page(talk), chat_json(talk), tmp_path / "out")
+    assert markdown.read_text() == as_markdown(chat_page(talk))
+    assert "> Be kind." in as_markdown(chat_page(talk)) and "## m\n\nA *test* <b>" in as_markdown(
+        chat_page(talk)
+    )
+    assert "2 tokens · seed 3 · temperature 0.5 · cut at its longest" in as_markdown(chat_page(talk))
     whole = json.loads(plain.read_text())
     assert whole["messages"] == [dict(m) for m in talk.messages(talk.last)]
     assert msgspec.convert(whole["conversation"], Conversation) == talk
-    assert json.loads(as_json(talk)) == whole
-    assert export(talk, tmp_path / "out")[0] != markdown  # nothing is written over
+    assert json.loads(chat_json(talk)) == whole
+    assert "A *test* &lt;b&gt;" in svg.read_text()
+    ElementTree.parse(svg)
+    assert (
+        export("chat-k", chat_page(talk), chat_json(talk), tmp_path / "out")[0] != markdown
+    )  # nothing is written over

@@ -8,7 +8,7 @@ import time
 from textual import on, work
 
 from tfm.core.engine import protocol
-from tfm.tui import replies
+from tfm.tui import clipboard, replies
 from tfm.tui.client import EngineProblem, Stream
 from tfm.tui.conversation import TOP, Turn
 from tfm.tui.replies import Replies
@@ -182,8 +182,7 @@ class ChatScreen(ChatBook):
 
     def action_copy(self) -> None:
         if self.chosen != TOP:
-            self.app.copy_to_clipboard(self.talk.turns[self.chosen].text)
-            self.notify("Copied, where the terminal allows it (OSC 52).", markup=False)
+            clipboard.copy(self.app, self.talk.turns[self.chosen].text, "the turn")
 
     # ------------------------------------------------------------------ focus
     async def action_escape(self) -> None:
@@ -196,6 +195,8 @@ class ChatScreen(ChatBook):
             self.workers.cancel_group(self, "pull")
         elif self.editing is not None:
             self.leave_edit()
+        elif self.end_search():
+            pass
         elif self.typing:
             self.transcript.focus()
         else:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from textual import work
 
 from tfm.core.engine import protocol
 from tfm.tui.client import EngineProblem, Stream
-from tfm.tui.conversation import Conversation
 from tfm.tui.screens import chat_view
 from tfm.tui.screens.chat_frame import ChatFrame
 from tfm.tui.screens.chat_setup import Setup, SetupScreen
-from tfm.tui.screens.prompt import Choice, Prompt
-from tfm.tui.transcripts import export
 
 MAX_REPLIES = 16
 
@@ -37,14 +33,6 @@ class ChatBook(ChatFrame):
         now = Setup(self.talk.system, self.talk.stop, self.talk.max_tokens)
         self.app.push_screen(SetupScreen(now), done)
 
-    async def action_new(self) -> None:
-        """An empty conversation, held under the same terms."""
-        if not self.busy():
-            await self.keeper.save()
-            kept = {name: getattr(self.talk, name) for name in ("system", "stop", "max_tokens", "n_replies")}
-            self.use(Conversation(settings=self.talk.settings, seed=self.talk.seed, **kept))
-            self.message.focus()
-
     async def action_recall(self, by: int) -> None:
         """The conversation ``by`` places further back."""
         if self.busy():
@@ -53,47 +41,9 @@ class ChatBook(ChatFrame):
         keys = await asyncio.to_thread(self.keeper.store.keys)
         index = (keys.index(self.talk.key) if self.talk.key in keys else -1) + by
         if 0 <= index < len(keys):
-            await self._open(keys[index])
+            await self.open_session(keys[index])
         elif by < 0 and self.path:
-            await self.action_new()
-
-    @work(exclusive=True, group="open")
-    async def action_open(self) -> None:
-        await self.keeper.save()
-        saved = await asyncio.to_thread(self.keeper.store.listed)
-        if not saved:
-            self.notify("No conversation is saved yet.", markup=False)
-            return
-        rows = [chat_view.listed_row(entry) for entry in saved]
-        key = await self.app.push_screen_wait(Choice("Chats", rows, self.talk.key))
-        if key is not None and not self.busy():
-            await self._open(key)
-
-    async def _open(self, key: str) -> None:
-        try:
-            self.use(await asyncio.to_thread(self.keeper.store.open, key))
-        except ValueError as error:
-            self.notify(str(error), severity="error", markup=False, timeout=15)
-
-    def action_export(self) -> None:
-        if not self.path:
-            self.notify("There is nothing to export yet.", markup=False)
-            return
-
-        async def write(text: str) -> str:
-            folder = Path(text).expanduser()
-            try:
-                markdown, plain_json = await asyncio.to_thread(export, self.talk, folder)
-            except OSError as error:
-                raise ValueError(f"{folder} cannot be written to: {error.strerror}.") from None
-            return f"{markdown} and {plain_json.name}"
-
-        def done(written: str | None) -> None:
-            if written is not None:
-                self.notify(f"Written: {written}", markup=False, timeout=10)
-
-        hint = "A folder; a Markdown and a JSON file are written there."
-        self.app.push_screen(Prompt("Export", text=str(Path.cwd()), hint=hint, act=write), done)
+            await self.action_new_session()
 
     # ------------------------------------------------------------------ the suggested model
     def action_pull(self) -> None:

@@ -10,33 +10,35 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widget import Widget
+from textual.widgets import TextArea
 
 from tfm.core.sampling.settings import PRESETS
 from tfm.tui import keymap, replies
 from tfm.tui.client import Stream
 from tfm.tui.conversation import TOP, Conversation
+from tfm.tui.export import Page, chat_json, chat_page
 from tfm.tui.keeper import Keeper
 from tfm.tui.replies import Heard, Replies
 from tfm.tui.safe_text import plain
 from tfm.tui.screens import chat_view
-from tfm.tui.screens.knob_screen import KnobScreen
-from tfm.tui.transcripts import Transcripts
+from tfm.tui.screens.kept_screen import SAVE_EVERY, KeptScreen
 from tfm.tui.widgets.chat_panel import ChatPanel, Versions
 from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.message_input import MessageInput
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.token_panel import TokenPanel
 from tfm.tui.widgets.transcript import Transcript
+from tfm.tui.works import chats
 
 FIGURES_HZ = 2  # how often figures follow a running reply; the text itself follows every frame
-SAVE_EVERY = 2.0  # seconds
 
 
-class ChatFrame(KnobScreen):
+class ChatFrame(KeptScreen):
     """The widgets, the conversation that they show, and which part of it keys act on."""
 
     MODE = "chat"
-    BINDINGS: ClassVar[list[BindingType]] = [*keymap.CHAT, *keymap.KNOBS]
+    SESSIONS, HOLDS = "Chats", "turns"
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.CHAT, *keymap.SESSION, *keymap.KNOBS]
     AUTO_FOCUS = "#message"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-normal"), (120, "-wide")]  # from so many cells on
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-medium"), (34, "-tall")]
@@ -52,7 +54,7 @@ class ChatFrame(KnobScreen):
         self.pulling = ""  # how far the fetching of the suggested model is
         self.stream: Stream | None = None
         self.figures: Timer | None = None
-        self.keeper = Keeper(Transcripts(), self._complain)
+        self.keeper = Keeper(chats(), self._complain)
 
     # ------------------------------------------------------------------ layout
     def body(self) -> Iterable[Widget]:
@@ -75,6 +77,9 @@ class ChatFrame(KnobScreen):
         self.set_interval(SAVE_EVERY, self.keeper.save)
         name_box(self.query_one(ChatPanel), title="This chat")
         name_box(self.query_one(Versions), title="Versions")
+        damaged = self.keeper.store.damaged()
+        if damaged:
+            self._complain(damaged)
         self.use(self.keeper.store.latest() or Conversation())
 
     def on_unmount(self) -> None:
@@ -119,6 +124,23 @@ class ChatFrame(KnobScreen):
             self.show_frame()
             self.refresh_keys()
 
+    # ------------------------------------------------------------------ the session
+    @property
+    def kept(self) -> Conversation:
+        return self.talk
+
+    def fresh(self) -> Conversation:
+        """An empty conversation, held under the same terms."""
+        kept = {name: getattr(self.talk, name) for name in ("system", "stop", "max_tokens", "n_replies")}
+        return Conversation(settings=self.talk.settings, seed=self.talk.seed, **kept)
+
+    def written(self) -> tuple[Page, bytes] | None:
+        return (chat_page(self.talk, self.heard), chat_json(self.talk)) if self.path else None
+
+    @property
+    def found_in(self) -> Transcript:
+        return self.transcript
+
     # ------------------------------------------------------------------ what is shown
     def use(self, talk: Conversation) -> None:
         """Put another conversation on the screen."""
@@ -130,6 +152,7 @@ class ChatFrame(KnobScreen):
         self.transcript.choose(None)
         self.show_all()
         self.transcript.show_end()
+        self.fill_in(talk.draft)
 
     def show_all(self) -> None:
         """The turns, laid out anew where they differ, and all that is said about them."""
@@ -194,13 +217,10 @@ class ChatFrame(KnobScreen):
     # ------------------------------------------------------------------ telling
     def changed(self) -> None:
         self.talk.settings, self.talk.seed = self.panel.decoding.settings, self.panel.decoding.seed
-        self.keeper.changed(self.talk)
+        super().changed()
 
     def say(self, text: str) -> None:
         name_box(self.transcript, subtitle=text)
-
-    def _complain(self, sentence: str) -> None:
-        self.app.call_later(lambda: self.notify(sentence, severity="error", markup=False, timeout=15))
 
     def busy(self) -> bool:
         """Is a reply being written? Then say how to stop it."""
@@ -213,6 +233,13 @@ class ChatFrame(KnobScreen):
         self.changed()
 
     # ------------------------------------------------------------------ the message
+    @on(TextArea.Changed)
+    def _typed(self) -> None:
+        """What is being written is a part of the conversation, too."""
+        if self.editing is None and self.message.text != self.talk.draft:
+            self.talk.draft = self.message.text
+            self.changed()
+
     def leave_edit(self) -> None:
         if self.editing is not None:
             self.editing = None
@@ -240,9 +267,10 @@ class ChatFrame(KnobScreen):
         turn = self.talk.turns[self.chosen]
         go_on = ["chat.continue"] if turn.can_go_on else []
         if self.typing:
-            return ["message.send", *go_on, "chat.again", "chat.turns", "chat.new", "chat.setup", *pull], {}
+            ids = ["message.send", *go_on, "chat.again", "chat.turns", "session.new", "chat.setup", *pull]
+            return ids, {}
         token = ["turns.take1"] if self.token_index() is not None else []
-        ids = [
+        turn_ids = [
             "chat.edit",
             *go_on,
             "chat.again",
@@ -251,8 +279,9 @@ class ChatFrame(KnobScreen):
             "tokens.previous",
             "tokens.next",
             "chat.copy",
+            "find.open",
         ]
-        return ["chat.write", *ids], {"turns.take1": "…9 take"}
+        return ["chat.write", *turn_ids], {"turns.take1": "…9 take"}
 
 
 _BEFORE = "This reply was written in an earlier session: the rivals of its tokens are not kept."

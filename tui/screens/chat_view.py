@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-
-from textual.content import Content
 
 from tfm.core.engine import protocol
 from tfm.tui.conversation import Conversation, Turn
 from tfm.tui.replies import Heard, pieces
-from tfm.tui.safe_text import safe_text
 from tfm.tui.session import short_name
-from tfm.tui.transcripts import Listed
 from tfm.tui.widgets.chat_panel import ChatFacts
 from tfm.tui.widgets.transcript import TurnView
 
@@ -135,13 +130,3 @@ def welcome(
 def offers(models: Sequence[protocol.ModelInfo]) -> bool:
     """Is there nothing to chat with but what ships with the app?"""
     return not any(m.chat and m.family == "decoder-only" and m.source != "bundled" for m in models)
-
-
-def listed_row(entry: Listed) -> tuple[str, Content]:
-    """A saved conversation in a list."""
-    when = time.strftime("%d %b %H:%M  ", time.localtime(entry.changed))
-    if entry.problem:
-        return entry.key, Content.styled(when, "$quiet") + Content.styled(safe_text(entry.problem), "$error")
-    about = f"  {entry.n_turns} turn{'s' * (entry.n_turns != 1)}"
-    title = Content(safe_text(entry.title or "(nothing said)"))
-    return entry.key, Content.styled(when, "$quiet") + title + Content.styled(about, "$quiet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -15,14 +16,18 @@ from textual.widgets import TextArea
 
 from tfm.core.engine import protocol
 from tfm.core.sampling.settings import PRESETS
-from tfm.tui import keymap
+from tfm.tui import clipboard, keymap
 from tfm.tui.client import EngineProblem
+from tfm.tui.filled import FilledWork
 from tfm.tui.gaps import MASK, Gap, GapText, word_at
+from tfm.tui.keeper import Keeper
+from tfm.tui.screens.kept_screen import SAVE_EVERY
 from tfm.tui.screens.knob_screen import KnobScreen
 from tfm.tui.widgets.gap_view import MOST, CandidateList, FilledText, about
 from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
+from tfm.tui.works import fills
 
 PAUSE = 0.15  # seconds without a key after which the model is asked about what was typed
 ORDERS = ("surest first", "left to right", "all at once")
@@ -46,6 +51,8 @@ class FillScreen(KnobScreen):
         super().__init__()
         self.gaps = GapText(EXAMPLE)
         self.order = ORDERS[0]
+        self.keeper = Keeper(fills(), self._complain)
+        self._kept = FilledWork()
         self._drawing = False
         self._pause: Timer | None = None
 
@@ -66,8 +73,43 @@ class FillScreen(KnobScreen):
         self.source.cursor_blink = False  # nothing moves unless something happened
         self.source.move_cursor(self.source.document.end)
         name_box(self.source, title="Text", subtitle="^T masks a word")
+        self.set_interval(SAVE_EVERY, self.keeper.save)
+        self._reopen()
         self._show()
         self._ask()
+
+    def on_unmount(self) -> None:
+        self.keeper.save_now()
+
+    # ------------------------------------------------------------------ kept
+    def _reopen(self) -> None:
+        """The text as it was left, with what stood in its masks."""
+        damaged = self.keeper.store.damaged()
+        if damaged:
+            self._complain(damaged)
+        latest = self.keeper.store.latest()
+        if latest is None or latest.empty:
+            return
+        self._kept, self.gaps = latest, latest.text
+        self.order = latest.order if latest.order in ORDERS else self.order
+        if latest.decoding is not None:
+            self.panel.decoding = latest.decoding
+        self.source.text = latest.source
+        self.source.move_cursor(self.source.document.end)
+        self.filled.here = min(latest.here, max(len(self.gaps.gaps) - 1, 0))
+
+    def _keep(self) -> None:
+        """Everything on the screen is what is kept."""
+        kept = self._kept
+        if self.gaps.source == EXAMPLE and not kept.key:
+            return  # nothing of a person's own yet
+        kept.started = kept.started or time.time()
+        kept.source, kept.gaps, kept.here = self.gaps.source, self.gaps.gaps, self.filled.here
+        kept.order, kept.decoding = self.order, self.panel.decoding
+        self.keeper.changed(kept)
+
+    def _complain(self, sentence: str) -> None:
+        self.app.call_later(lambda: self.notify(sentence, severity="error", markup=False, timeout=15))
 
     @property
     def source(self) -> FillInput:
@@ -85,6 +127,7 @@ class FillScreen(KnobScreen):
     # ------------------------------------------------------------------ what is shown
     def _show(self) -> None:
         filled, rivals = self.filled, self.query_one(CandidateList)
+        self._keep()
         filled.text = self.gaps
         n_gaps = len(self.gaps.gaps)
         filled.here = min(filled.here, max(n_gaps - 1, 0))
@@ -338,5 +381,4 @@ class FillScreen(KnobScreen):
         self.source.focus()
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard(self.gaps.text)
-        self.notify("Copied, where the terminal allows it (OSC 52).", markup=False)
+        clipboard.copy(self.app, self.gaps.text, "the filled text")

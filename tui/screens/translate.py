@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from typing import ClassVar
@@ -13,28 +14,35 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widget import Widget
+from textual.widgets import TextArea
 
 from tfm.core.engine import protocol
-from tfm.tui import keymap
+from tfm.tui import clipboard, keymap
 from tfm.tui.client import EngineProblem, Stream
 from tfm.tui.exchange import Exchange
+from tfm.tui.export import Page, notebook_json, notebook_page
+from tfm.tui.keeper import Keeper
+from tfm.tui.notebook import Notebook
 from tfm.tui.safe_text import plain
-from tfm.tui.screens.knob_screen import KnobScreen
+from tfm.tui.screens.kept_screen import SAVE_EVERY, KeptScreen, Place
+from tfm.tui.search import find
 from tfm.tui.widgets.earlier import Earlier
 from tfm.tui.widgets.lines import name_box
-from tfm.tui.widgets.sampling_panel import SamplingPanel
+from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
 from tfm.tui.widgets.token_panel import TokenPanel
 from tfm.tui.widgets.token_stream import TokenStream
+from tfm.tui.works import translations
 
 FIGURES_HZ = 2  # how often figures follow a running generation; the text itself follows every frame
 RIVALS_EVERY = 1.0  # seconds between looks at the newest token's rivals, while no token is selected
 MAX_BEAM = 16
 
 
-class TranslateScreen(KnobScreen):
+class TranslateScreen(KeptScreen):
     MODE = "translate"
-    BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRANSLATE, *keymap.KNOBS]
+    SESSIONS, HOLDS = "Translations", "texts"
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRANSLATE, *keymap.SESSION, *keymap.KNOBS]
     AUTO_FOCUS = "#source"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-normal"), (120, "-wide")]  # from so many cells on
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-medium"), (34, "-tall")]
@@ -42,7 +50,8 @@ class TranslateScreen(KnobScreen):
     def __init__(self) -> None:
         super().__init__()
         self.exchange: Exchange | None = None
-        self.history: list[Exchange] = []
+        self.book = Notebook()
+        self.keeper = Keeper(translations(), self._complain)
         self._stream: Stream | None = None
         self._figures: Timer | None = None
         self._rivals_shown = 0.0
@@ -66,6 +75,19 @@ class TranslateScreen(KnobScreen):
         name_box(self.query_one(Earlier), title="Earlier")
         self._show_languages()
         self._show_figures()
+        self.set_interval(SAVE_EVERY, self.keeper.save)
+        self.call_after_refresh(self._reopen)  # the first paint waits for no file
+
+    def on_unmount(self) -> None:
+        """The app ends, perhaps in the middle of a translation: what is there is kept."""
+        if self.exchange is not None and self.running:
+            self.exchange.cancelled = True
+            self.changed()
+        self.keeper.save_now()
+
+    @property
+    def history(self) -> list[Exchange]:
+        return self.book.exchanges
 
     @property
     def source(self) -> SourceInput:
@@ -97,6 +119,87 @@ class TranslateScreen(KnobScreen):
                 self.target.placeholder(self.session.problem, "bad")
             else:
                 self.target.placeholder("The translation appears here, token by token.", "faint")
+
+    # ------------------------------------------------------------------ the session
+    @work(exclusive=True, group="open")
+    async def _reopen(self) -> None:
+        """Go on where the last session ended, unless something has begun already."""
+        damaged = await asyncio.to_thread(self.keeper.store.damaged)
+        if damaged:
+            self._complain(damaged)
+        latest = await asyncio.to_thread(self.keeper.store.latest)
+        untouched = not self.source.text and self.exchange is None and self.panel.decoding == Decoding()
+        if latest is not None and untouched:
+            self.use(latest)
+
+    @property
+    def kept(self) -> Notebook:
+        return self.book
+
+    def fresh(self) -> Notebook:
+        return Notebook(decoding=self.panel.decoding)
+
+    def use(self, work: Notebook) -> None:
+        self.book = work
+        self.panel.decoding = work.decoding
+        if work.shown >= 0:
+            self._show(work.exchanges[work.shown])
+        else:
+            self.exchange = None
+            self.target.clear()
+            self._show_figures()
+            self._show_earlier()
+            self._show_languages()
+        self.source.text = work.draft
+        self.source.move_cursor(self.source.document.end)
+        self.source.focus()
+        self.refresh_keys()
+
+    def busy(self) -> bool:
+        if self.running:
+            self.notify("A text is being translated: Esc stops it, and keeps what is there.", markup=False)
+        return self.running
+
+    def changed(self) -> None:
+        self.book.started = self.book.started or time.time()
+        self.book.decoding = self.panel.decoding
+        super().changed()
+
+    @on(TextArea.Changed)
+    def _typed(self) -> None:
+        if self.source.text != self.book.draft:
+            self.book.draft = self.source.text
+            self.changed()
+
+    def decode_with(self, decoding: Decoding) -> None:
+        super().decode_with(decoding)
+        self.changed()
+
+    def written(self) -> tuple[Page, bytes] | None:
+        return (notebook_page(self.book), notebook_json(self.book)) if self.book.exchanges else None
+
+    @property
+    def found_in(self) -> TokenStream:
+        return self.target
+
+    def places(self, pattern: re.Pattern[str]) -> list[Place]:
+        """In every text of the session and in its translation, line by line."""
+        self.target.search(pattern)
+        found: list[Place] = []
+        for number, exchange in enumerate(self.history):
+            found += [Place(number, None)] if find(pattern, [exchange.source]) else []
+            found += [Place(number, match) for match in find(pattern, exchange.text.split("\n"))]
+        return found
+
+    def go_to(self, place: Place) -> None:
+        if self.running:
+            return
+        if self.history[place.part] is not self.exchange:
+            self._show(self.history[place.part])
+        if place.match is not None and place.match in self.target.matches():
+            self.target.show_match(place.match)
+        else:
+            self.target.show_match(None)
 
     # ------------------------------------------------------------------ translating
     @on(SourceInput.Submitted)
@@ -130,14 +233,15 @@ class TranslateScreen(KnobScreen):
         target.begin(len(exchange.lines))
         for number in set(range(len(exchange.lines))) - set(exchange.places):
             target.finish(number)
-        self.history.append(exchange)
+        self.book.add(exchange)
+        self.changed()
         self._show_earlier()
         assert self._figures is not None
         self._figures.resume()
         self.refresh_keys()
         stream: Stream | None = None
         try:
-            self._say("waiting for the model" if not self.session.info else "")
+            self.say("waiting for the model" if not self.session.info else "")
             model = await self.session.ready()
             self._stream = stream = await self.session.client.request(exchange.request(model))
             async for events in stream.handfuls():
@@ -151,6 +255,7 @@ class TranslateScreen(KnobScreen):
                 self.notify(exchange.problem, severity="error", markup=False, timeout=15)
         finally:
             exchange.ended = True
+            self.changed()
             if stream is not None and not stream.ended:  # this worker was cancelled
                 self._stream = None
                 await asyncio.shield(stream.cancel())
@@ -168,6 +273,7 @@ class TranslateScreen(KnobScreen):
         if place is None:
             return
         first = exchange.n_tokens == 1
+        self.keeper.changed(self.book)
         if isinstance(event, protocol.Token):
             self.target.append(place, event.piece, mark=event.settings_mark)
             if first:
@@ -180,7 +286,7 @@ class TranslateScreen(KnobScreen):
             self.target.finish(place)
 
     # ------------------------------------------------------------------ figures and candidates
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         name_box(self.target, subtitle=text)
 
     def _show_figures(self) -> None:
@@ -207,7 +313,7 @@ class TranslateScreen(KnobScreen):
             panel.token(token)
         self.session.rate(exchange.rate)
         if self.session.info:
-            self._say(_how_it_ended(exchange))
+            self.say(_how_it_ended(exchange))
 
     @on(TokenStream.Selected)
     def _token_selected(self) -> None:
@@ -223,15 +329,17 @@ class TranslateScreen(KnobScreen):
             return ids, {"translate.tokens": "knobs" if not again else "tokens and knobs"}
         walk = ["tokens.previous", "tokens.next"] if self.exchange else []
         ids = ["translate.edit", *walk, *again, *_WARMTH]
-        return [*ids, "sampling.decode", "sampling.stages"], {}
+        return [*ids, "sampling.decode", "sampling.stages", *(["find.open"] if self.exchange else [])], {}
 
     async def action_escape(self) -> None:
         if self.running and self._stream is not None:
-            self._say("stopping")
+            self.say("stopping")
             await self._stream.cancel()
         elif self.running and self.exchange is not None:  # still waiting for the model
             self.exchange.cancelled = True
             self.workers.cancel_group(self, "generate")
+        elif self.end_search():
+            pass
         elif self.typing:
             self.target.focus()
         else:
@@ -251,9 +359,7 @@ class TranslateScreen(KnobScreen):
         (self.target if self.source.has_focus else self.source).focus()
 
     def action_copy(self) -> None:
-        if self.exchange:
-            self.app.copy_to_clipboard(self.exchange.text)
-            self.notify("Copied, where the terminal allows it (OSC 52).", markup=False)
+        clipboard.copy(self.app, self.exchange.text if self.exchange else "", "the translation")
 
     def action_recall(self, by: int) -> None:
         """Show an older or newer exchange again, with all its tokens."""
@@ -264,6 +370,7 @@ class TranslateScreen(KnobScreen):
 
     def _show(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        self.book.shown = self.history.index(exchange)
         self.source.text = exchange.source
         self.source.move_cursor(self.source.document.end)
         self.target.begin(len(exchange.lines))

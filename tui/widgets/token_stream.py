@@ -16,13 +16,13 @@ from textual.message import Message
 from tfm.tui import keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, graphemes
-from tfm.tui.widgets.painted import PaintedRows
+from tfm.tui.widgets.searchable import SearchableRows
 from tfm.tui.widgets.wrap import Paragraph
 
 CURSOR = "▌"
 
 
-class TokenStream(PaintedRows, can_focus=True):
+class TokenStream(SearchableRows, can_focus=True):
     """Lanes of tokens, one of which may be selected."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TOKENS]
@@ -66,6 +66,12 @@ class TokenStream(PaintedRows, can_focus=True):
         """Remove the lanes and show a sentence instead."""
         self._lanes, self._live, self._selected = [], set(), None
         self.placeholder(text, style)
+        self.touch()
+
+    def clear(self) -> None:
+        """No lanes: the placeholder shows again."""
+        self._lanes, self._live, self._selected = [], set(), None
+        self._marks.clear()
         self.touch()
 
     def append(self, lane: int, piece: str, *, mark: bool = False) -> None:
@@ -189,7 +195,10 @@ class TokenStream(PaintedRows, can_focus=True):
         spans.append((run, style))
         if lane in self._live and number == len(paragraph.rows) - 1 and line.cells <= paragraph.columns:
             spans.append((CURSOR, style))  # in the colour of the text: another one doubles a token's bytes
-        return tuple(span for span in spans if span[0])
+        return self.marked(lane, line, paragraph, [span for span in spans if span[0]])
+
+    def paragraphs(self) -> list[tuple[Paragraph, int]]:
+        return [(paragraph, self._first_row(lane)) for lane, paragraph in enumerate(self._lanes)]
 
     def _style_of(self, lane: int, token: int) -> str:
         if self._selected == (lane, token):

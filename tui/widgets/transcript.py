@@ -14,7 +14,7 @@ from textual.message import Message
 from tfm.tui import keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, fit, graphemes, width
-from tfm.tui.widgets.painted import PaintedRows
+from tfm.tui.widgets.searchable import SearchableRows
 from tfm.tui.widgets.wrap import Paragraph, wrap
 
 CURSOR = "▌"
@@ -49,7 +49,7 @@ class _Block:
         return len(self.paragraph.rows) + 2
 
 
-class Transcript(PaintedRows, can_focus=True):
+class Transcript(SearchableRows, can_focus=True):
     """Shows turns. One of them may be chosen, and one of its tokens."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TURNS, *keymap.TOKENS]
@@ -223,6 +223,9 @@ class Transcript(PaintedRows, can_focus=True):
         for index in range(len(self._tops), len(self._blocks)):
             self._tops.append(self._tops[-1] + self._blocks[index - 1].height if index else 0)
 
+    def paragraphs(self) -> list[tuple[Paragraph, int]]:
+        return [(block.paragraph, top + 1) for block, top in zip(self._blocks, self._tops, strict=True)]
+
     def _hint_rows(self) -> list[Row]:
         rows: list[Row] = []
         for text, style in self._hint:
@@ -265,7 +268,7 @@ class Transcript(PaintedRows, can_focus=True):
         last = number == len(paragraph.rows) - 1
         if block.live and last and line.cells <= paragraph.columns:
             spans.append((CURSOR, plain))  # in the colour of the text: another one doubles a token's bytes
-        return tuple(span for span in spans if span[0])
+        return self.marked(turn, line, paragraph, [span for span in spans if span[0]])
 
     def _runs(self, turn: int, block: _Block, start: int, end: int, plain: str) -> list[tuple[str, str]]:
         spans: list[tuple[str, str]] = []
