@@ -71,6 +71,9 @@ class TfmApp(App[int]):
         self._palette: dict[str, Style] = {}
         self._palette_of = ""  # the theme that it was made for
         self._asked = False  # the person to sign in to the box
+        self._settings = SettingsFile()
+        if mode is None and model is None and self.settings.mode in self.MODES:
+            mode = self.settings.mode
         self._first_mode = mode
         self.first_run = run  # a training run to watch at once
         client = EngineClient(engine, box=box, on_change=self._engine_changed)
@@ -79,10 +82,11 @@ class TfmApp(App[int]):
             name: Session(client, model if name == first else None, self._session_changed, task)
             for name, task in TASKS.items()
         }
+        for name, session in self.sessions.items():
+            session.remembered = self.settings.models.get(name, "")
         self.session = self.sessions[first]
         self.keys, self._key_problems = read_keys(keys_path())
         self.keys.apply(self)
-        self._settings = SettingsFile()
         self._saving = threading.Lock()
         self._save_failed = False
         for theme in themes.ALL:
@@ -227,6 +231,7 @@ class TfmApp(App[int]):
     def action_mode(self, name: str) -> None:
         if name != self.current_mode and not self.screen.is_modal:
             self.switch_mode(name)
+            self.remember(msgspec.structs.replace(self.settings, mode=name))
             if name in self.sessions:
                 self.prepare(self.sessions[name])
 
@@ -256,6 +261,9 @@ class TfmApp(App[int]):
             name = await self.push_screen_wait(Choice("Model", [describe(m) for m in models], chosen))
             if name is not None:
                 await session.choose(name)
+                mode = next(name for name, its in self.sessions.items() if its is session)
+                chosen_models = {**self.settings.models, mode: name}
+                self.remember(msgspec.structs.replace(self.settings, models=chosen_models))
         except EngineProblem as problem:
             self.notify(str(problem), severity="error", markup=False, timeout=15)
 

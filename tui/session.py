@@ -55,6 +55,7 @@ class Session:
     ) -> None:
         self.client = client
         self.wanted = model
+        self.remembered = ""  # the model of the last time, where it is still there
         self.task = task
         self.models: tuple[protocol.ModelInfo, ...] = ()
         self.loaded: protocol.ModelLoaded | None = None
@@ -113,7 +114,8 @@ class Session:
         usable = [m for m in await self.list_models() if self.task.accepts(m) and not m.problem]
         if not usable:
             raise NoModel(self.task.missing)
-        return next((m.name for m in usable if m.name == self.task.first), usable[0].name)
+        names = [m.name for m in usable]
+        return next((name for name in (self.remembered, self.task.first) if name in names), names[0])
 
     async def _load(self, name: str) -> protocol.ModelLoaded:
         self._say(f"loading {short_name(name)}")

@@ -25,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     theme: str = "tfm-dark"
     reduced_motion: bool = False  # nothing slides, fades or blinks
+    mode: str = "translate"  # the one that was left last
+    models: dict[str, str] = {}  # by mode: the one that was chosen last
     welcomed: bool = False  # the first-run hint was seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tui.driving import HOSTILE, driven, painted, press_now, until
+from tests.tui.driving import HOSTILE, NO_ENGINE, driven, painted, press_now, until
 from tfm.core.engine import protocol
+from tfm.tui.app import TfmApp
+from tfm.tui.client import Answer, EngineClient
 from tfm.tui.exchange import Exchange
 from tfm.tui.export import Block, Page, as_markdown, notebook_json, notebook_page
 from tfm.tui.gaps import MASK
@@ -22,6 +25,7 @@ from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.sessions import SessionsScreen
 from tfm.tui.screens.translate import TranslateScreen
 from tfm.tui.search import Match, find, overlay, pattern_of
+from tfm.tui.session import Session
 from tfm.tui.transcript_svg import as_svg
 from tfm.tui.widgets.sampling_panel import Decoding
 from tfm.tui.works import fills, translations
@@ -218,3 +222,32 @@ async def test_a_filled_text_is_there_again(tiny_filler: Path) -> None:
     assert len(fills().keys()) == 1
     async with driven(FillScreen, None) as (screen, _):
         assert screen.gaps.text == text and screen.source.text == f"A {MASK} in a boat."
+
+
+async def test_the_app_begins_in_the_mode_that_it_was_left_in(home: Path) -> None:
+    async with driven(TranslateScreen, None) as (_, pilot):
+        await pilot.press("f3")
+        await until(pilot, lambda: isinstance(pilot.app.screen, FillScreen), "the other mode")
+    async with TfmApp(NO_ENGINE).run_test() as pilot:
+        await until(pilot, lambda: isinstance(pilot.app.screen, FillScreen), "the mode of the last time")
+
+
+def test_a_model_that_is_gone_is_not_asked_for() -> None:
+    listed = tuple(
+        protocol.ModelInfo(name=name, path=name, family="encoder-decoder", n_parameters=1, vocab_size=1,
+                           max_positions=1, size_bytes=1)
+        for name in ("a", "en-de", "z")
+    )  # fmt: skip
+
+    class Client(EngineClient):
+        async def ask(self, message: protocol.Request, answer: type[Answer]) -> Answer:
+            found = protocol.ModelsListed(id=1, models=listed)
+            assert isinstance(found, answer)
+            return found
+
+    async def first(remembered: str) -> str:
+        session = Session(Client(NO_ENGINE), None, lambda: None)
+        session.remembered = remembered
+        return await session._first_choice()
+
+    assert [asyncio.run(first(name)) for name in ("z", "gone", "")] == ["z", "en-de", "en-de"]
