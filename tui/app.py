@@ -230,10 +230,18 @@ class TfmApp(App[int]):
     # ------------------------------------------------------------------ actions
     def action_mode(self, name: str) -> None:
         if name != self.current_mode and not self.screen.is_modal:
+            if name == "lab":
+                self._bring_to_lab(self.shown_session)
             self.switch_mode(name)
             self.remember(msgspec.structs.replace(self.settings, mode=name))
             if name in self.sessions:
                 self.prepare(self.sessions[name])
+
+    def _bring_to_lab(self, session: Session) -> None:
+        """The lab begins with the model that was at hand; it keeps the one that was chosen there."""
+        lab = self.sessions["lab"]
+        if lab.wanted is None and lab.loaded is None and session.info is not None:
+            lab.wanted = session.info.name
 
     def action_help(self) -> None:
         from tfm.tui.screens.help import HelpScreen

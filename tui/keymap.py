@@ -26,6 +26,7 @@ MODES = (
     Mode("translate", "Translate", "f1", "tfm.tui.screens.translate:TranslateScreen"),
     Mode("chat", "Chat", "f2", "tfm.tui.screens.chat:ChatScreen"),
     Mode("fill", "Fill", "f3", "tfm.tui.screens.fill:FillScreen"),
+    Mode("lab", "Lab", "f4", "tfm.tui.screens.lab:LabScreen"),
     Mode("train", "Train", "f5", "tfm.tui.screens.train:TrainScreen"),
 )
 
@@ -180,6 +181,39 @@ GAPS = (
     _key("gaps.open", "0,backspace", "open", "open", "Take the word out of this mask again"),
 )
 
+LAB_TEXT = (
+    _key("lab_text.look", "enter", "submit", "look at it", "Let the model read the text, token by token",
+         priority=True),
+    _key("lab_text.newline", "ctrl+j,shift+enter,alt+enter", "newline", "new line", "Begin a new line",
+         priority=True),
+)  # fmt: skip
+
+LAB = (
+    _key("lab.leave", "escape", "escape", "tokens", "Leave the text"),
+    _key("lab.tokens", "tab", "switch_focus", "tokens", "Go on to the next text, then to the tokens"),
+    _key("lab.write", "i,enter", "write", "edit", "Go back to the text"),
+    _key("lab.copy", "y", "copy", "copy", "Copy the tokens with their figures, as a table (OSC 52)"),
+)
+
+LOOK = (
+    _key("look.previous", "up", "move(-1)", "token", "The token before this one"),
+    _key("look.next", "down", "move(1)", "token", "The token after this one"),
+    _key(
+        "look.next_surprise", "n", "surprise(1)", "surprise", "The next token that was not the first choice"
+    ),
+    _key(
+        "look.previous_surprise",
+        "N",
+        "surprise(-1)",
+        "surprise",
+        "The one before that was not the first choice",
+    ),
+    _key("look.page_up", "pageup", "page(-1)", "page", "One page of tokens up"),
+    _key("look.page_down", "pagedown", "page(1)", "page", "One page of tokens down"),
+    _key("look.first", "home", "edge(False)", "first", "The first token"),
+    _key("look.last", "end", "edge(True)", "last", "The last token"),
+)
+
 TOKENS = (
     _key("tokens.previous", "left,h", "walk(-1)", "token", "The token before this one"),
     _key("tokens.next", "right,l", "walk(1)", "token", "The token after this one"),
@@ -253,6 +287,7 @@ PLACES = (
     Place("translate", (*TRANSLATE, *SESSION, *KNOBS), (SOURCE, TOKENS)),
     Place("chat", (*CHAT, *SESSION, *KNOBS), (MESSAGE, TURNS, TOKENS)),
     Place("fill", (*FILL, *KNOBS), (FILL_TEXT, GAPS)),
+    Place("lab", (*LAB, *KNOBS), (LAB_TEXT, LOOK)),
     Place("train", TRAIN),
     Place("the list of stages", STAGES, covers=True),
     Place("the list of sessions", SESSIONS, covers=True),

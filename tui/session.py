@@ -40,7 +40,15 @@ FILL = Task(
 )
 
 
-TASKS = {"translate": TRANSLATE, "chat": CHAT, "fill": FILL}  # by mode
+LAB = Task(
+    lambda info: True,
+    "en-de",
+    "There is no model on this machine yet. Train one: F5, or `tfm-tui train CONFIG`.",
+    "cannot be read",
+)
+
+
+TASKS = {"translate": TRANSLATE, "chat": CHAT, "fill": FILL, "lab": LAB}  # by mode
 
 
 class NoModel(EngineProblem):
