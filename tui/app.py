@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import select
@@ -24,6 +25,7 @@ from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
 
+from tfm.core.engine import protocol
 from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.keys_file import keys_path, read_keys
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from tfm.tui.remote import Box
 
 HANGUP_CHECK = 1.0  # seconds between looks at whether the terminal is still there
+BOX_EVERY = 5.0  # seconds between looks at the engine's machine
+BOX_COLUMNS = 100  # of a terminal in whose header its figures may have room
 LAST_RESORT = 2.5  # seconds that an orderly exit may take once the terminal is gone
 
 
@@ -75,6 +79,7 @@ class TfmApp(App[int]):
         if mode is None and model is None and self.settings.mode in self.MODES:
             mode = self.settings.mode
         self._first_mode = mode
+        self.box_figures: protocol.Box | None = None  # of the engine's machine, a few seconds old
         self.first_run = run  # a training run to watch at once
         client = EngineClient(engine, box=box, on_change=self._engine_changed)
         first = mode if mode in TASKS else self.DEFAULT_MODE  # whose model was named
@@ -101,6 +106,7 @@ class TfmApp(App[int]):
             loop.add_signal_handler(number, self._go, 128 + number)
         if not self.is_headless:
             self.set_interval(HANGUP_CHECK, self._check_terminal)
+        self.set_interval(BOX_EVERY, self._look_at_box)
         if self._first_mode and self._first_mode != self.DEFAULT_MODE:
             self.switch_mode(self._first_mode)
         self.call_after_refresh(self._complain)
@@ -172,6 +178,8 @@ class TfmApp(App[int]):
 
     # ------------------------------------------------------------------ engine
     def _engine_changed(self, state: str) -> None:
+        if state != "ready":
+            self.box_figures = None
         for session in self.sessions.values():
             session.engine_changed(state)
         if state == "ready" and self.session.client.starts > 1 and self.session.client.box is not None:
@@ -197,6 +205,16 @@ class TfmApp(App[int]):
                 self.prepare(self.shown_session)
             else:
                 self.notify(f"Not signed in to {box.name}: F12 tries again.", markup=False)
+
+    def _look_at_box(self) -> None:
+        """Memory and cards for the header: only of an engine that is up, and where there is room for them."""
+        if self.session.client.welcome is not None and self.size.width >= BOX_COLUMNS:
+            self.run_worker(self._ask_box(), group="box", exclusive=True)
+
+    async def _ask_box(self) -> None:
+        with contextlib.suppress(EngineProblem):  # whoever works with the engine will hear of it
+            self.box_figures = await self.session.client.ask(protocol.BoxStats(id=0), protocol.Box)
+            self._session_changed()
 
     def _session_changed(self) -> None:
         for screen in self.screen_stack if self._running else ():

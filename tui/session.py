@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tfm.core.engine import protocol
+from tfm.tui import status
 from tfm.tui.client import EngineClient, EngineLost, EngineProblem
-from tfm.tui.widgets.cells import Row
+from tfm.tui.status import Part
 
 
 class Task(NamedTuple):
@@ -69,6 +70,7 @@ class Session:
         self.loaded: protocol.ModelLoaded | None = None
         self.problem = ""  # why there is no model, one sentence
         self._rate = 0.0
+        self._used = 0  # tokens of the context
         self._busy = ""
         self._loaded_at = -1  # client.starts when the model was loaded
         self._on_change = on_change
@@ -155,21 +157,30 @@ class Session:
         self._busy = busy
         self._on_change()
 
-    def status(self) -> Row:
+    def context(self, used: int) -> None:
+        """Tokens that what is on the screen takes of the model's context."""
+        if used != self._used:
+            self._used = used
+            self._on_change()
+
+    def status(self) -> list[Part]:
+        """What the header says, without the figures of the machine."""
         if self._busy:
-            return ((f"{self._busy} …", "live"),)
+            return [Part(f"{self._busy} …", "live")]
         box = self.client.box
         if self.client.welcome is None and self.client.starts:
             if box is None:
-                return (("engine stopped", "bad"),)
-            again = f" · next try in {self.client.pause:.0f} s" if self.client.pause else ""
-            return ((f"{box.name} lost", "bad"), (again, "dim"))
+                return [Part("engine stopped", "bad")]
+            again = f"next try in {self.client.pause:.0f} s"
+            return [Part(f"{box.name} lost", "bad"), *([Part(again)] if self.client.pause else [])]
         if self.loaded is None:
-            return (("no model" if self.problem else "", "bad"),)
-        name = (short_name(self.loaded.info.name), "strong")
-        place = f"{box.name} " if box else ""
-        where = (f" · {place}{self.loaded.device} {self.loaded.precision}", "dim")
-        return (name, where, (f" · {self._rate:,.0f} tok/s", "dim")) if self._rate else (name, where)
+            return [Part("no model", "bad")] if self.problem else []
+        loaded, info = self.loaded, self.loaded.info
+        place = box.name if box else ""
+        return [
+            *status.model_parts(short_name(info.name), place, loaded.device, loaded.precision, self._rate),
+            *status.context_part(self._used, info.max_positions),
+        ]
 
 
 def short_name(name: str) -> str:

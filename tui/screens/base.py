@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tfm.tui import keymap
+from tfm.tui import keymap, status
 from tfm.tui.tight_updates import TightCompositor
 from tfm.tui.widgets.bars import Header, KeyLine
 
@@ -54,7 +54,8 @@ class ModeScreen(Screen[None]):
     def refresh_status(self) -> None:
         """The engine or the model changed."""
         if self.is_mounted:
-            self.query_one(Header).status(self.session.status())
+            box = status.box_parts(cast("TfmApp", self.app).box_figures)
+            self.query_one(Header).status([*self.session.status(), *box])
 
     def refresh_keys(self) -> None:
         if self.is_mounted:

@@ -182,7 +182,9 @@ class ChatFrame(KeptScreen):
         versions.shown = self.talk.versions(number).index(number) if number != TOP else 0
         versions.repaint()
         info = self.session.info
-        self.query_one(ChatPanel).tell(chat_view.facts(self.talk, info.max_positions if info else 0))
+        facts = chat_view.facts(self.talk, info.max_positions if info else 0)
+        self.query_one(ChatPanel).tell(facts)
+        self.session.context(facts.used)
         if self.writing is not None:
             self.session.rate(self.writing.rate)
 

@@ -33,9 +33,9 @@ PAUSE = 0.1  # seconds on one token, or with one setting, after which the model 
 N_RIVALS = 12
 GIVEN = "A man in a blue shirt is standing on a ladder."
 EXAMPLES = {  # by family: something to look at from the start
-    "encoder-decoder": "Ein Mann in einem blauen Hemd steht auf einer Leiter.",
-    "decoder-only": "Hello! How are you doing today?",
-    "encoder-only": GIVEN,
+    "encoder-decoder": "Ein Mann in einem roten Hemd steht auf einer Leiter.",  # red, and not blue
+    "decoder-only": "I like to read books in the evening, and then I eat my socks.",
+    "encoder-only": "A man in a blue shirt is standing on a piano cleaning a window.",
 }
 
 
@@ -157,6 +157,7 @@ class LabScreen(KnobScreen):
             return
         self.reading = reading
         self.table.show(reading.tokens)
+        self.session.context(len(reading.tokens))
         scored, n_tokens = reading.scored, len(reading.tokens)
         kind = "pseudo-perplexity" if reading.family == "encoder-only" else "perplexity"
         first = sum(token.rank == 1 for token in reading.tokens)

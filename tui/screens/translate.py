@@ -312,6 +312,7 @@ class TranslateScreen(KeptScreen):
             self._rivals_shown = time.monotonic()
             panel.token(token)
         self.session.rate(exchange.rate)
+        self.session.context(max((len(tokens) for tokens in exchange.tokens), default=0))
         if self.session.info:
             self.say(_how_it_ended(exchange))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from textual.binding import Binding
 from textual.events import Click
 
-from tfm.tui import keymap
+from tfm.tui import keymap, status
+from tfm.tui.status import Part
 from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
 
@@ -22,30 +23,34 @@ class Header(Lines):
     def __init__(self, mode: str) -> None:
         super().__init__(id="header")
         self._mode = mode
-        self._status: Row = ()
+        self._status: tuple[Part, ...] = ()
 
-    def status(self, spans: Sequence[Span]) -> None:
-        if tuple(spans) != self._status:
-            self._status = tuple(spans)
+    def status(self, parts: Sequence[Part]) -> None:
+        if tuple(parts) != self._status:
+            self._status = tuple(parts)
             self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        right = (*self._status, (" ", ""))
-        row = self._modes(with_keys=True)
-        if width(row) + width(right) + 2 > columns:
-            row = self._modes(with_keys=False)
-        if width(row) + width(right) + 2 > columns:  # narrower still: only where we are
-            row = tuple(span for span in row if span[1] != "dim")
+        needed = status.needed(self._status) + 1
+        shapes = [self._modes("full"), self._modes("digits"), self._modes("titles"), self._modes("here")]
+        row = next((shape for shape in shapes if width(shape) + needed <= columns), shapes[-1])
+        right = (*status.line(self._status, columns - width(row) - 1), (" ", ""))
         return [spread(row, right, columns)]
 
-    def _modes(self, with_keys: bool) -> Row:
-        spans: list[Span] = [(" tfm", "live"), ("  ", "")]
+    def _modes(self, shape: str) -> Row:
+        """The modes' names: each behind its key, behind its digit alone, without; or only where we are."""
         keys = cast("TfmApp", self.app).keys
-        for mode in keymap.MODES:
-            if with_keys:
-                spans.append((f"{keys.name(f'mode.{mode.name}')} ", "dim"))
-            spans.append((mode.title, "here" if mode.name == self._mode else "dim"))
-            spans.append(("  ", ""))
+        spans: list[Span] = [(" tfm ", "live"), (" ", "")]
+        for number, mode in enumerate(keymap.MODES):
+            here = mode.name == self._mode
+            key = keys.name(f"mode.{mode.name}")
+            if shape == "digits" and number and key[0] == "F":
+                key = key[1:]
+            if shape in ("full", "digits"):
+                spans.append((f"{key} ", "dim"))
+            if here or shape != "here":
+                spans.append((mode.title, "here" if here else "dim"))
+                spans.append((" " if shape == "digits" else "  ", ""))
         return tuple(spans)
 
     async def on_click(self, event: Click) -> None:

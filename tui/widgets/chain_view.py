@@ -30,19 +30,20 @@ class ChainView(Lines):
         if not self._trace:
             return [((line, "faint"),) for line in self._note.split("\n")]
         wide = columns >= _WIDE
-        head = f"{'stage':<13}{'left':>7}  {'mass':>5}  {'H':>5}"
+        head = f"{'stage':<12}{'left':>6} {'mass':>5} {'H':>5}"
         rows: list[Row] = [((head + ("  removed" if wide else ""), "faint"),)]
+        rows.append(((f"{'model':<12}{'all':>6} {1:5.3f} {self._trace[0].entropy_before:5.2f}", "dim"),))
         return rows + [self._stage(report, columns if wide else 0) for report in self._trace]
 
     def _stage(self, report: StageReport, columns: int) -> Row:
         acted = bool(report.removed) or abs(report.entropy_before - report.entropy_after) > 0.005
-        name = set_cell_size(report.stage.replace("_", "-"), 12)
+        name = set_cell_size(report.stage.replace("_", "-"), 11)
         row: list[Span] = [
             (f"{name} ", "" if acted else "dim"),
-            (f"{report.left:>7,}  ", "strong" if report.removed else "dim"),
-            (f"{report.mass:5.3f}  ", "dim"), (f"{report.entropy_after:5.2f}", "" if acted else "dim"),
+            (f"{report.left:>6,} ", "strong" if report.removed else "dim"),
+            (f"{report.mass:5.3f} ", "dim"), (f"{report.entropy_after:5.2f}", "" if acted else "dim"),
         ]  # fmt: skip
-        room = columns - 36
+        room = columns - 31
         for piece in report.removed:
             text = visible_piece(piece)
             if cell_len(text) + 2 > room:

@@ -30,8 +30,8 @@ class TableHead(Lines):
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         wide = columns - 1 >= _WIDE  # the table keeps one column free
-        number, log = ("   # ", " log p") if wide else ("", "")
-        return [((f"  {number}{'token':<{_PIECE}}   prob{log}    rank     H  surprise", "faint"),)]
+        number, log, bar = ("   # ", " log p", "  surprise") if wide else ("", "", "")
+        return [((f"  {number}{'token':<{_PIECE}}   prob{log}    rank     H{bar}", "faint"),)]
 
 
 class TokenTable(PaintedRows, can_focus=True):
