@@ -233,25 +233,63 @@ STAGES = (
 )
 
 TRAIN = (
+    _key("train.back", "escape", "back", "all runs", "Back to the list of runs; the run goes on"),
+    _key("train.refresh", "ctrl+r", "refresh_runs", "refresh", "Read the list of runs again"),
+)
+
+RUNS = (
     _key("train.new", "n", "new_run", "new run", "Start a run from a config file"),
-    _key("train.open", "enter", "open", "watch", "Watch the chosen run"),
+    _key("train.open", "enter", "open", "watch", "Watch the chosen run, the marked ones over it"),
     _key("train.up", "up,k", "move(-1)", "choose", "The run above"),
     _key("train.down", "down,j", "move(1)", "choose", "The run below"),
-    _key("train.back", "escape", "back", "all runs", "Back to the list of runs; the run goes on"),
-    _key("train.older", "comma", "sample(-1)", "older", "Older sample translations"),
-    _key("train.newer", "full_stop", "sample(1)", "newer", "Newer sample translations"),
-    _key("train.pause", "space", "pause", "pause", "Pause the run now, or let it go on"),
-    _key("train.save", "S", "save", "save now", "Save a checkpoint now"),
+    _key("train.mark", "space", "mark", "mark", "Mark the run, to see several in one picture"),
+)
+
+RUN = (
+    _key("train.older", "comma", "sample(-1)", "older", "Older samples"),
+    _key("train.newer", "full_stop", "sample(1)", "newer", "Newer samples"),
+    _key("train.text_up", "up,k", "scroll_text(-1)", "scroll", "Scroll the samples up"),
+    _key("train.text_down", "down,j", "scroll_text(1)", "scroll", "Scroll the samples down"),
+    _key("curves.choose", "o", "choose_curves", "curves", "Choose which curves are shown"),
+    _key("curves.runs", "a", "overlay", "other runs", "Put other runs over this one"),
+    _key("curves.full", "f", "full", "one curve", "One curve in full, the next one, then all again"),
+    _key("curves.split", "v", "split", "train/validation", "Training and validation, or one of them"),
+    _key("curves.axis", "x", "axis", "axis", "Draw over steps, over time, or over tokens"),
+    _key("curves.log", "y", "log", "log", "A logarithmic y axis, where it makes sense"),
+    _key("curves.rougher", "m", "smooth(-1)", "smooth", "Smooth the training curves less"),
+    _key("curves.smoother", "M", "smooth(1)", "smooth", "Smooth the training curves more"),
+    _key("curves.closer", "plus,equals_sign", "zoom(1)", "zoom", "Zoom in on the newest half"),
+    _key("curves.farther", "minus", "zoom(-1)", "zoom", "Zoom out"),
+    _key("curves.left", "left,h", "pan(-1)", "pan", "Look further back"),
+    _key("curves.right", "right,l", "pan(1)", "pan", "Look further on"),
+    _key("curves.newest", "end", "newest", "newest", "Follow the newest point again"),
+    _key("curves.whole", "0,home", "whole", "all of it", "The whole run in view"),
+    _key("curves.export", "ctrl+s", "export", "export", "Write the curves to a CSV and an SVG file"),
+    _key(
+        "train.talk", "c", "talk", "talk to it", "Load the newest checkpoint and talk to it; the run goes on"
+    ),
+    _key("train.detach", "d", "detach", "detach", "Leave the app; the run goes on"),
+)
+
+STEER = (
+    _key(
+        "train.pause", "space", "pause", "pause", "Pause the run, or let it go on; a stopped one is resumed"
+    ),
+    _key("train.save", "S", "save", "save", "Save a checkpoint now"),
+    _key("train.rate", "L", "learning_rate", "rate", "Another learning rate for the next steps"),
     _key("train.evaluate", "e", "evaluate", "evaluate", "Evaluate now"),
+    _key("train.bookmark", "b", "bookmark", "bookmark", "Keep this point under a name"),
+    _key("train.rollback", "r", "roll_back", "go back", "Go back to a checkpoint or a bookmark"),
+    _key("train.fork", "F", "fork", "fork", "A new run from a checkpoint of this one"),
+    _key("train.prompts", "p", "prompts", "prompts", "Edit the fixed prompts of the samples"),
     _key("train.stop", "Q", "stop_run", "stop (saves)", "Stop the run; it saves a checkpoint first"),
-    _key("train.refresh", "ctrl+r", "refresh_runs", "refresh", "Read the list of runs again"),
 )
 
 _NAMES = {
     "escape": "Esc", "enter": "Enter", "tab": "Tab", "question_mark": "?", "comma": ",", "full_stop": ".",
     "left": "←", "right": "→", "up": "↑", "down": "↓", "left_square_bracket": "[",
     "right_square_bracket": "]", "space": "Space", "home": "Home", "end": "End", "backspace": "Bksp",
-    "slash": "/", "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-",
+    "slash": "/", "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-", "equals_sign": "=",
 }  # fmt: skip
 
 
@@ -288,7 +326,7 @@ PLACES = (
     Place("chat", (*CHAT, *SESSION, *KNOBS), (MESSAGE, TURNS, TOKENS)),
     Place("fill", (*FILL, *KNOBS), (FILL_TEXT, GAPS)),
     Place("lab", (*LAB, *KNOBS), (LAB_TEXT, LOOK)),
-    Place("train", TRAIN),
+    Place("train", TRAIN, (RUNS, (*RUN, *STEER))),
     Place("the list of stages", STAGES, covers=True),
     Place("the list of sessions", SESSIONS, covers=True),
 )

@@ -25,6 +25,12 @@ _LOOKS: dict[str, tuple[str, str]] = {  # name: theme variable, text style
     "line": ("line", ""),
     "found": ("secondary", "underline"),
     "found_here": ("secondary", "bold reverse"),
+    **{  # lines of several runs in one picture
+        f"run{number}": (variable, "")
+        for number, variable in enumerate(
+            ("accent", "secondary", "success", "error", "foreground", "quiet"), start=1
+        )
+    },
 }
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from tfm.train import events
 
-Point = tuple[float, float]  # step, value
 _ETA_WINDOW = 60  # step events that the rate of progress is taken over, evaluations included
+TRAINED = ("loss", "perplexity", "accuracy", "grad_norm", "learning_rate", "tokens_per_second")
+HELD_OUT = ("val_loss", "val_perplexity", "val_accuracy", "bleu", "chrf", "cer", "wer")
+LOWER_IS_BETTER = ("val_loss", "val_perplexity", "cer", "wer")
+_HUGE = 700.0  # nats; beyond it a perplexity is no float
+
+
+class Point(NamedTuple):
+    """One value of a curve, and how far the run was: every axis that it can be drawn over."""
+
+    step: float
+    seconds: float  # of training, over all resumes
+    tokens: float  # target tokens
+    value: float
 
 
 class RunRecord:
@@ -29,10 +43,8 @@ class RunRecord:
         self.news_level = "info"
         self.bad_lines = 0
         self.samples: list[events.Samples] = []
-        self.curves: dict[str, list[Point]] = {
-            name: []
-            for name in ("loss", "accuracy", "learning_rate", "val_loss", "val_accuracy", "bleu", "chrf")
-        }
+        self.saved: list[events.CheckpointSaved] = []
+        self.curves: dict[str, list[Point]] = {name: [] for name in (*TRAINED, *HELD_OUT)}
         self._clock: deque[tuple[float, int]] = deque(maxlen=_ETA_WINDOW)  # time, step
 
     def take(self, lines: Sequence[str], bad_lines: int = 0) -> None:
@@ -57,21 +69,15 @@ class RunRecord:
                 self.started, self.ended, self.paused, self.lost = event, None, False, False
                 self._clock.clear()
                 self._forget_after(event.resumed_from or 0)
+                self.say("training" if event.resumed_from is None else f"from step {event.resumed_from:,} on")
             case events.Step():
-                self.step = event
-                self._clock.append((event.time, event.step))
-                self._point("loss", event.step, event.loss)
-                self._point("accuracy", event.step, event.accuracy)
-                self._point("learning_rate", event.step, event.learning_rate)
+                self._step(event)
             case events.Evaluated():
-                self.evaluated = event
-                self._point("val_loss", event.step, event.loss)
-                self._point("val_accuracy", event.step, event.accuracy)
-                self._point("bleu", event.step, event.bleu)
-                self._point("chrf", event.step, event.chrf)
+                self._evaluation(event)
             case events.Samples():
                 self.samples.append(event)
             case events.CheckpointSaved():
+                self.saved.append(event)
                 self.say(f"saved {event.path} ({event.reason})")
             case events.CommandDone():
                 self._acknowledge(event)
@@ -89,13 +95,34 @@ class RunRecord:
                 level = "error" if event.reason == "failed" else "info"
                 self.say(event.message or f"{event.reason} at step {event.step:,}", level)
 
+    def _step(self, event: events.Step) -> None:
+        self.step = event
+        self._clock.append((event.time, event.step))
+        for name in TRAINED:
+            value = _perplexity(event.nll) if name == "perplexity" else getattr(event, name)
+            self.curves[name].append(Point(event.step, event.seconds, event.tokens, float(value)))
+
+    def _evaluation(self, event: events.Evaluated) -> None:
+        """Its step lies at the newest step event or a little after it, and so do time and tokens."""
+        self.evaluated = event
+        last = self.step
+        seconds, tokens = (last.seconds, float(last.tokens)) if last is not None else (0.0, 0.0)
+        if last is not None and last.step and event.step > last.step:
+            seconds *= event.step / last.step
+            tokens *= event.step / last.step
+        for name in HELD_OUT:
+            value = getattr(event, name.removeprefix("val_"))
+            if value is not None:
+                self.curves[name].append(Point(event.step, seconds, tokens, float(value)))
+
     def _acknowledge(self, event: events.CommandDone) -> None:
         if event.ok and event.command in ("pause", "resume"):
             self.paused = event.command == "pause"
             self._clock.clear()
         answer = "done" if event.ok else "refused"
         reason = f": {event.message}" if event.message else ""
-        self.say(f"{event.command} {answer}{reason}", "info" if event.ok else "warning")
+        name = event.command.replace("_", " ")
+        self.say(f"{name} {answer}{reason}", "info" if event.ok else "warning")
 
     def say(self, text: str, level: str = "info") -> None:
         """Something worth a sentence, from the run or about it."""
@@ -106,17 +133,14 @@ class RunRecord:
         self.lost = True
         self.say(why, "error")
 
-    def _point(self, name: str, step: int, value: float | None) -> None:
-        if value is not None:
-            self.curves[name].append((float(step), float(value)))
-
     def _forget_after(self, step: int) -> None:
         """A run that was resumed from a checkpoint does the steps after it anew."""
         for points in self.curves.values():
-            while points and points[-1][0] > step:
+            while points and points[-1].step > step:
                 points.pop()
-        while self.samples and self.samples[-1].step > step:
-            self.samples.pop()
+        for told in (self.samples, self.saved):
+            while told and told[-1].step > step:
+                told.pop()
 
     # ------------------------------------------------------------------ figures
     @property
@@ -129,6 +153,11 @@ class RunRecord:
         if self.started is None:
             return "starting"
         return "paused" if self.paused else "running"
+
+    @property
+    def going_on(self) -> bool:
+        """Whether there is somebody to steer."""
+        return self.ended is None and not self.lost
 
     @property
     def step_number(self) -> int:
@@ -156,26 +185,19 @@ class RunRecord:
             return None
         return (self.started.total_steps - last) * (last_time - first_time) / (last - first)
 
+    def best(self, name: str) -> Point | None:
+        """The point at which a held-out curve was best."""
+        pick = min if name in LOWER_IS_BETTER else max
+        return pick(self.curves[name], key=lambda point: point.value, default=None)
+
     @property
-    def best_bleu(self) -> float | None:
-        return max((value for _, value in self.curves["bleu"]), default=None)
+    def prompts(self) -> list[str]:
+        """The fixed sample prompts, as far as they are known."""
+        return [sample.source for sample in self.samples[-1].samples] if self.samples else []
 
 
-def downsample(points: Sequence[Point], count: int) -> list[Point]:
-    """At most ``count`` points: the means of equal slices of the steps, so that a curve stays itself.
-
-    The newest point is kept exactly.
-    """
-    if len(points) <= count or count < 2:
-        return list(points)
-    low, high = points[0][0], points[-1][0]
-    span = (high - low) or 1.0
-    sums: dict[int, tuple[float, float, int]] = {}
-    for x, y in points[:-1]:
-        slot = min(int((x - low) / span * (count - 1)), count - 2)
-        sx, sy, n = sums.get(slot, (0.0, 0.0, 0))
-        sums[slot] = (sx + x, sy + y, n + 1)
-    return [(sx / n, sy / n) for sx, sy, n in sums.values()] + [points[-1]]
+def _perplexity(nll: float) -> float:
+    return math.exp(nll) if nll < _HUGE else math.inf
 
 
 def duration(seconds: float) -> str:
@@ -184,3 +206,11 @@ def duration(seconds: float) -> str:
     days, rest = divmod(whole, 86_400)
     text = f"{rest // 3600}:{rest % 3600 // 60:02}:{rest % 60:02}"
     return f"{days} d {text}" if days else text
+
+
+def short(number: float) -> str:
+    """1234567 as ``1.2M``."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            return f"{number / (1000 if unit == 'k' else limit):.1f}{unit}"
+    return f"{number:,.0f}"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,13 +13,14 @@ from textual.events import Key
 from textual.pilot import Pilot
 
 from tfm.core.sampling.settings import PRESETS
-from tfm.train import events
 from tfm.tui import keymap
 from tfm.tui.app import TfmApp
 from tfm.tui.screens.help import HelpScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.stages import StagesScreen
 from tfm.tui.screens.train import TrainScreen
+from tfm.tui.screens.train_runs import RunsRoom
+from tfm.tui.screens.train_watch import WatchRoom
 from tfm.tui.screens.translate import TranslateScreen
 from tfm.tui.widgets.bars import KeyLine
 from tfm.tui.widgets.lines import Lines
@@ -216,85 +214,25 @@ async def test_help_and_palette_hold_every_binding() -> None:
         await pilot.press("escape", "f5")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the train mode")
         assert {b.id for _, b in app.live_bindings(app.screen)} == {
-            b.id for b in (*keymap.APP, *keymap.TRAIN)
+            b.id for b in (*keymap.APP, *keymap.TRAIN, *keymap.RUNS, *keymap.RUN, *keymap.STEER)
         }
 
 
 async def test_no_key_is_bound_twice_in_one_place() -> None:
-    for place in (TfmApp, SourceInput, TokenStream, TranslateScreen, TrainScreen, StagesScreen):
+    for place in (
+        TfmApp,
+        SourceInput,
+        TokenStream,
+        TranslateScreen,
+        TrainScreen,
+        RunsRoom,
+        WatchRoom,
+        StagesScreen,
+    ):
         group = [binding for binding in place.BINDINGS if isinstance(binding, Binding)]
         keys = [key.strip() for binding in group for key in binding.key.split(",")]
         assert len(keys) == len(set(keys))
         assert all(binding.id and binding.tooltip for binding in group)
-
-
-def run_log(home: Path, name: str, evaluations: int, ended: bool) -> None:
-    """A run's directory as a trainer leaves it."""
-    from tfm.train.event_log import EventLog
-    from tfm.train.run_dir import RunDir
-
-    run = RunDir.create(f'name = "{name}"\n', name, home / "runs")
-    with run.lock():
-        log = EventLog(run)
-        log.append(
-            events.RunStarted(
-                run=run.id, objective="translation", n_parameters=1000, total_steps=evaluations * 100,
-                steps_per_epoch=50, device="cpu", precision="fp32",
-            )
-        )  # fmt: skip
-        for n in range(1, evaluations + 1):
-            log.append(
-                events.Step(
-                    step=n * 100, epoch=n * 2, loss=6 / n, nll=5 / n, accuracy=1 - 1 / (n + 1), grad_norm=1.0,
-                    learning_rate=1e-3, tokens=n * 1000, tokens_per_second=500.0, seconds=n,
-                )
-            )  # fmt: skip
-            log.append(events.Evaluated(step=n * 100, loss=6 / n, perplexity=9.0, accuracy=0.5, bleu=4.0 * n))
-            sample = events.Sample(source="A man.", reference="Ein Mann.", output=f"Ein Mann {n}. {HOSTILE}")
-            log.append(events.Samples(step=n * 100, samples=(sample,)))
-        if ended:
-            log.append(events.RunEnded(reason="finished", step=evaluations * 100))
-        log.close()
-
-
-@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
-async def test_a_finished_run_stays_on_the_panel(
-    home: Path, size: tuple[int, int], tiny_translator: Path
-) -> None:
-    run_log(home, "done", evaluations=8, ended=True)
-    app = TfmApp(model=str(tiny_translator), mode="train")
-    async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the mode")
-        screen = app.screen
-        assert isinstance(screen, TrainScreen)
-        await until(pilot, lambda: screen.runs.runs, "the list")
-        await pilot.press("enter")
-        await until(pilot, lambda: screen.record and screen.record.ended, "the end of the run")
-        await until(pilot, lambda: "finished" in painted(app), "the panel")
-        figures = ["800 / 800", "100%", "validation BLEU", "32.0", "accuracy", "learning rate", "Ein Mann 8."]
-        await until(pilot, lambda: all(figure in painted(app) for figure in figures), "all figures")
-        text = painted(app)
-        assert not set(text) & set("\x1b\x07\u202e")
-        assert any(0x2800 < ord(c) < 0x2900 for c in text)
-        await pilot.press("comma", "comma")
-        await until(pilot, lambda: "Ein Mann 6." in painted(app), "older samples")
-        await pilot.press("escape")
-        await until(pilot, lambda: screen.record is None, "the list again")
-        assert app.is_running
-
-
-async def test_a_config_that_is_wrong_is_told_in_place(home: Path, tiny_translator: Path) -> None:
-    app = TfmApp(model=str(tiny_translator), mode="train")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the mode")
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, Prompt), "the prompt")
-        (home / "bad.toml").write_text('name = "x"\nmodle = 3\n')
-        await pilot.press(*str(home / "bad.toml"), "enter")
-        await until(pilot, lambda: "modle" in painted(app).replace("\n", ""), "what is wrong")
-        assert isinstance(app.screen, Prompt)
-        await pilot.press("escape")
-        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the list")
 
 
 async def test_tiny_terminals_do_not_break_it(tiny_translator: Path) -> None:
@@ -305,42 +243,3 @@ async def test_tiny_terminals_do_not_break_it(tiny_translator: Path) -> None:
             await pilot.pause(0.05)
         assert pilot.app.screen.query_one(KeyLine).rows
         assert all(isinstance(line.rows, tuple) for line in screen.query(Lines))
-
-
-async def test_a_run_started_here_is_watched_left_and_found_again(tiny_config: Path) -> None:
-    """The whole of it with a real trainer: start, curves, leave, come back, stop with a checkpoint."""
-    endless = tiny_config.with_name("endless.toml")
-    steps = re.sub(r"max_steps *= *\d+", "max_steps = 1000000", tiny_config.read_text())
-    endless.write_text(steps)
-
-    app = TfmApp(mode="train")
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the mode")
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, Prompt), "the prompt")
-        await pilot.press(*str(endless), "enter")
-        screen = app.screen_stack[0]
-        assert isinstance(screen, TrainScreen)
-        await until(pilot, lambda: screen.record and len(screen.record.curves["loss"]) > 2, "steps", 120)
-        assert screen.record is not None
-        run = screen.record.run
-        await until(pilot, lambda: "running" in painted(app) and "ETA" in painted(app), "the panel")
-
-    again = TfmApp(run=run, mode="train")  # the app was closed; its trainer went on
-    async with again.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: isinstance(again.screen, TrainScreen), "the mode")
-        screen = again.screen
-        assert isinstance(screen, TrainScreen)
-        await until(pilot, lambda: screen.record and screen.record.step_number > 0, "its steps")
-        assert screen.record is not None and screen.record.state == "running"
-        assert again.session.client.welcome is not None
-        os.kill(again.session.client.welcome.pid, signal.SIGKILL)  # the engine goes; the trainer does not
-        await until(pilot, lambda: again.session.client.starts == 2, "another engine", 120)
-        reached = screen.record.step_number
-        await until(pilot, lambda: screen.record and screen.record.step_number > reached + 100, "more steps")
-        await pilot.press("Q")
-        await until(pilot, lambda: screen.record and screen.record.ended, "the end", 120)
-        assert screen.record.state == "stopped"
-        await until(pilot, lambda: "stopped" in painted(again), "the panel")
-    folder = tiny_config.parent / "home" / "runs" / run
-    assert (folder / f"step-{screen.record.step_number:06d}" / "MANIFEST.json").exists()

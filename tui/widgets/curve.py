@@ -1,68 +1,88 @@
-"""One live curve: its newest figures, the line, and what its edges stand for."""
+"""One live plot: its newest figures, a line for each run, and what its edges stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from tfm.tui.widgets.braille import Point, Scale, Series, plot, row_of, scale
-from tfm.tui.widgets.cells import Row, Span, spread
+from tfm.tui.curves import Axis, axis_label
+from tfm.tui.run_record import short
+from tfm.tui.widgets.braille import Scale, Series, plot, row_of, scale
+from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
 
 _MARGIN = 8  # cells for the labels on the left, axis included
-_SETTLED = 0.05  # share of the steps whose values may lie above the plot, where it is told to settle
+_SETTLED = 0.05  # share of the window whose values may lie above the plot, where it is told to settle
+
+
+class Drawing(NamedTuple):
+    """What a plot shows. Series are drawn as they come: thin them out to ``Curve.points`` first."""
+
+    title: str
+    figures: Row = ()
+    series: tuple[Series, ...] = ()
+    across: tuple[float, float] = (0.0, 0.0)
+    axis: Axis = "step"
+    log: bool = False
+    settle: bool = False
 
 
 class Curve(Lines):
-    """Up to two series over the same steps: what is trained on, and what is held out (dashed)."""
+    """A plot of any number of series over one axis."""
 
-    def __init__(self, title: str, *, id: str, settle: bool = False) -> None:
-        """``settle``: the first values, which may be huge, do not set the scale."""
-        super().__init__(id=id, classes="curve")
-        self._title = title
-        self._settle = settle
-        self._figures: Sequence[Span] = ()
-        self._trained: Sequence[Point] = ()
-        self._held_out: Sequence[Point] = ()
+    drawing = Drawing("")
 
     @property
     def points(self) -> int:
         """How many points of a series there is room for: two a column."""
         return 2 * max(1, self.size.width - _MARGIN)
 
-    def draw(self, figures: Sequence[Span], trained: Sequence[Point], held_out: Sequence[Point]) -> None:
-        """Series are drawn as they come: downsample them to :attr:`points` first."""
-        self._figures, self._trained, self._held_out = figures, trained, held_out
+    def draw(self, drawing: Drawing) -> None:
+        self.drawing = drawing
         self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        title: Row = ((f" {self._title}", "strong"), *self._figures)
+        now = self.drawing
+        title: Row = ((f" {now.title}", "strong"), *now.figures)
         rows, room = self.size.height - 2, columns - _MARGIN
-        every = [*self._trained, *self._held_out]
-        if not every or rows < 1 or room < 2:
+        log = now.log and all(y > 0 for one in now.series for _, y in one.points)
+        if now.log and log:
+            title = (title[0], (" log", "dim"), *title[1:])
+        values = _scaled(now)
+        if not values or rows < 1 or room < 2:
             return [title]
-        first, last = min(x for x, _ in every), max(x for x, _ in every)
-        up = scale(self._scaled(every, first, last), rows)
-        series = (Series(self._trained, "live"), Series(self._held_out, "second", dashed=bool(self._trained)))
-        lines = plot(series, room, rows, (first, last), up)
-        labels = self._labels(rows, up)
+        up = scale(values, rows, log)
+        lines = plot(now.series, room, rows, now.across, up)
+        labels = _labels(rows, up)
         body = [((labels.get(y, f"{'│':>{_MARGIN}}"), "faint"), *line) for y, line in enumerate(lines)]
-        steps = spread(((f"{'╰':>{_MARGIN}}╴{first:,.0f} ", "faint"),), ((f"{last:,.0f}", "faint"),), columns)
-        return [title, *body, steps]
+        first, last = (axis_label(edge, now.axis) for edge in now.across)
+        left: Row = ((f"{'╰':>{_MARGIN}}╴{first} ", "faint"),)
+        if width(left) + len(last) > columns:
+            return [title, *body, left]
+        return [title, *body, spread(left, ((last, "faint"),), columns)]
 
-    def _scaled(self, every: Sequence[Point], first: float, last: float) -> list[float]:
-        """The values that the scale must hold."""
-        if self._settle:
-            settled = [y for x, y in every if x >= first + (last - first) * _SETTLED]
-            if len(settled) > 10:
-                return settled
-        return [y for _, y in every]
 
-    def _labels(self, rows: int, up: Scale) -> dict[int, str]:
-        return {row_of(tick, rows, up): f"{_label(tick):>{_MARGIN - 2}} ┤" for tick in up.ticks}
+def _scaled(now: Drawing) -> list[float]:
+    """The values that the scale must hold: those in the window."""
+    left, right = now.across
+    seen = [(x, y) for one in now.series for x, y in one.points if left <= x <= right]
+    if not seen:
+        return [y for one in now.series for _, y in one.points]
+    if now.settle:
+        settled = [y for x, y in seen if x >= left + (right - left) * _SETTLED]
+        if len(settled) > 10:
+            return settled
+    return [y for _, y in seen]
+
+
+def _labels(rows: int, up: Scale) -> dict[int, str]:
+    return {row_of(tick, rows, up): f"{_label(tick):>{_MARGIN - 2}} ┤" for tick in up.ticks}
 
 
 def _label(value: float) -> str:
     """A number in at most six characters."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}" if abs(value) < 10_000 else short(value)
     for form in (".3g", ".2g", ".1g"):
         text = format(value, form)
         if len(text) <= _MARGIN - 2:

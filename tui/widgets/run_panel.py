@@ -1,17 +1,20 @@
-"""The pieces of the training panel that are lines of text: head, figures, samples, list of runs."""
+"""The lines of the training panel: how far a run is, its figures, what came of it, which line is whose."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 
-from tfm.core.engine.protocol import RunInfo
-from tfm.tui.run_record import RunRecord, duration
-from tfm.tui.widgets.cells import Row, Span, fit, spread, width
+from tfm.tui.curves import View
+from tfm.tui.flops import mfu, model_flops
+from tfm.tui.machine import Machine
+from tfm.tui.run_record import RunRecord, duration, short
+from tfm.tui.widgets.braille import MARKS, PATTERNS, sample
+from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.run_list import STATE_STYLE
 
-_STATE_STYLE = {"running": "live", "starting": "live", "paused": "second", "failed": "bad", "lost": "bad"}
+_NEWS_STYLE = {"error": "bad", "warning": "live"}
+_TALK = {"translation": "translate", "causal-lm": "generate", "masked-lm": "fill"}  # commands
 
 
 class RunHead(Lines):
@@ -29,14 +32,14 @@ class RunHead(Lines):
             (" ", ""),
             (record.run, "strong"),
             ("  ", ""),
-            (state, _STATE_STYLE.get(state, "")),
+            (state, STATE_STYLE.get(state, "")),
         ]
         left.append((f"   step {record.step_number:,} / {total:,}" if total else "", "dim"))
         right: list[Span] = []
         if record.eta is not None and state == "running":
             right += [("ETA ", "dim"), (duration(record.eta), "strong"), ("   ", "")]
         if record.step is not None:
-            right.append((_rate(record.step.tokens_per_second), "dim"))
+            right.append((f"{short(record.step.tokens_per_second)} tok/s", "dim"))
         right.append((" ", ""))
         return [spread(tuple(left), tuple(right), columns), self._bars(record, columns)]
 
@@ -56,95 +59,100 @@ class RunHead(Lines):
 
 
 class RunFigures(Lines):
-    """One line of numbers and one of news."""
+    """How it learns, what it takes of the machine, what came last; when it has ended, what came of it."""
 
     record: RunRecord | None = None
+    machine = Machine()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         record = self.record
         if record is None:
             return []
-        spans: list[Span] = [(" ", "")]
-        step, held_out = record.step, record.evaluated
-        if held_out:
-            spans += _figure("perplexity", f"{held_out.perplexity:.2f}")
-            spans += _figure("chrF", f"{held_out.chrf:.1f}") if held_out.chrf is not None else ()
-        if step:
-            spans += _figure("grad", f"{step.grad_norm:.2f}")
-            spans += _figure("tokens", _short(step.tokens))
-            spans += _figure("trained", duration(step.seconds))
-        if record.started:
-            spans += _figure("parameters", _short(record.started.n_parameters))
-            spans += _figure("on", f"{record.started.device} {record.started.precision}")
-        if record.bad_lines:
-            spans += _figure("unreadable lines", str(record.bad_lines))
-        style = {"error": "bad", "warning": "live"}.get(record.news_level, "dim")
-        return [_whole_figures(spans, columns), ((f" {record.news}", style),)]
+        news: Row = ((f" {record.news}", _NEWS_STYLE.get(record.news_level, "dim")),)
+        if not record.going_on:
+            return [_outcome(record, columns), _best(record, columns), _what_now(record), news]
+        using = [*self.machine.figures(), *utilisation(record)]
+        return [_row(learning(record), columns), _row(using, columns), news]
 
 
-class Samples(Lines):
-    """The fixed sentences as the model translates them; what it words anew is marked."""
+class Legend(Lines):
+    """Which line is whose, where there are several; how the picture differs from the usual one."""
 
-    record: RunRecord | None = None
-    back = 0  # how many sets of samples before the newest one is shown
+    records: Sequence[RunRecord] = ()
+    view = View()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        record = self.record
-        if record is None or not record.samples:
-            return [(("Sample translations show here after the first evaluation.", "dim"),)]
-        at = max(0, len(record.samples) - 1 - self.back)
-        before = record.samples[at - 1].samples if at > 0 else ()
-        was = {sample.source: sample.output for sample in before}
-        rows: list[Row] = []
-        for sample in record.samples[at].samples:
-            output = _changed_words(was.get(sample.source), sample.output)
-            if columns >= 100:
-                half = columns // 2
-                left = fit(((sample.source, "dim"),), half - 2)
-                rows.append((*left, (" " * (half - width(left)), ""), *output))
-            else:
-                rows.append(((sample.source, "dim"),))
-                rows.append((("  ", ""), *output))
-        return rows
-
-    @property
-    def step(self) -> int | None:
-        """The step of the samples that are shown."""
-        if self.record is None or not self.record.samples:
-            return None
-        return self.record.samples[max(0, len(self.record.samples) - 1 - self.back)].step
+        spans: list[Span] = []
+        for number, record in enumerate(self.records if len(self.records) > 1 else ()):
+            style = f"run{number + 1}"
+            spans += [(" ", ""), sample(PATTERNS[number], MARKS[number], style), (f" {record.run}", style)]
+            spans.append((f" {record.state} {record.step_number:,}  ", "dim"))
+        right: Row = ((" · ".join(self.view.described()) + " ", "dim"),)
+        return [spread(tuple(spans), right, columns)]
 
 
-class RunList(Lines):
-    """Every run of the engine's machine, newest first, one of them chosen."""
+# --------------------------------------------------------------------------- figures
+def learning(record: RunRecord) -> list[tuple[str, str]]:
+    """Names and values: how well it does, and how it is trained."""
+    step, held_out, found = record.step, record.evaluated, []
+    if held_out:
+        found.append(("perplexity", f"{held_out.perplexity:.2f}"))
+        found += [("chrF", f"{held_out.chrf:.1f}")] if held_out.chrf is not None else []
+    if step:
+        found += [("grad", f"{step.grad_norm:.2f}"), ("rate", f"{step.learning_rate:.2e}")]
+        found += [("tokens", short(step.tokens)), ("trained", duration(step.seconds))]
+    if record.started:
+        found.append(("parameters", short(record.started.n_parameters)))
+    if record.bad_lines:
+        found.append(("unreadable lines", str(record.bad_lines)))
+    return found
 
-    runs: tuple[RunInfo, ...] = ()
-    chosen = 0
-    message = "Looking for runs …"
 
-    def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        if not self.runs:
-            return [((self.message, "dim"),)]
-        name = max(18, *(len(run.run) for run in self.runs)) + 2
-        head: Row = ((f"  {'run':<{name}}{'state':<10}{'step':>16}  {'best':<26}", "faint"),)
-        rows = [spread(head, (("started ", "faint"),), columns)]
-        rows += [self._row(number, name, columns) for number in range(len(self.runs))]
-        return rows
+def utilisation(record: RunRecord) -> list[tuple[str, str]]:
+    """Model FLOP/s and MFU, as :mod:`tfm.tui.flops` defines them."""
+    started, step = record.started, record.step
+    if started is None or step is None:
+        return []
+    rate = step.tokens_per_second
+    share = mfu(started.n_parameters, rate, started.device, started.precision)
+    return [
+        ("FLOP/s", short(model_flops(started.n_parameters, rate))),
+        ("MFU", "-" if share is None else f"{share:.1%}"),
+        ("on", f"{started.device} {started.precision}"),
+    ]
 
-    def _row(self, number: int, name: int, columns: int) -> Row:
-        run = self.runs[number]
-        here = number == self.chosen
-        steps = f"{run.step:,} / {run.total_steps:,}" if run.total_steps else f"{run.step:,}"
-        best = "  ".join(f"{key} {value:.3g}" for key, value in _best(run.best)[: 2 if columns > 96 else 1])
-        ago = _ago(time.time() - run.started) if run.started else ""
-        left: Row = (
-            ("▸ " if here else "  ", "live"),
-            (f"{run.run:<{name}}", "strong" if here else ""),
-            (f"{run.state:<10}", _STATE_STYLE.get(run.state, "dim")),
-            (f"{steps:>16}  ", "dim"),
-            (best, ""),
-        )
-        return spread(left, ((f"{ago} ", "dim"),), columns)
+
+def _outcome(record: RunRecord, columns: int) -> Row:
+    total = record.started.total_steps if record.started else 0
+    found = [(record.state, f"at step {record.step_number:,}" + (f" of {total:,}" if total else ""))]
+    if record.step:
+        found += [("trained", duration(record.step.seconds)), ("tokens", short(record.step.tokens))]
+    if record.started:
+        found.append(("parameters", short(record.started.n_parameters)))
+    return _row(found, columns)
+
+
+def _best(record: RunRecord, columns: int) -> Row:
+    names = {"bleu": "BLEU", "chrf": "chrF", "val_loss": "loss", "val_accuracy": "accuracy", "cer": "CER"}
+    found = []
+    for name, title in names.items():
+        point = record.best(name)
+        if point is not None:
+            form = ".1f" if name in ("bleu", "chrf") else ".3f"
+            found.append((f"best {title}", f"{point.value:{form}} at {point.step:,.0f}"))
+    return _row(found or [("no evaluation", "")], columns)
+
+
+def _what_now(record: RunRecord) -> Row:
+    """The next thing to do with it, in words that can be typed."""
+    going = record.state in ("stopped", "failed", "lost")
+    spans: list[Span] = [(" ", ""), ("Space", "key"), (" goes on   ", "dim")] if going else [(" ", "")]
+    if record.saved:
+        command = _TALK.get(record.started.objective if record.started else "", "translate")
+        spans += [("c", "key"), (" talks to it   ", "dim"), (f"tfm-tui {command} -m {record.run}", "")]
+    elif not going:
+        spans.append(("it saved nothing", "dim"))
+    return tuple(spans)
 
 
 def bar(share: float, cells: int, style: str) -> list[Span]:
@@ -154,52 +162,12 @@ def bar(share: float, cells: int, style: str) -> list[Span]:
     return [("━" * full + "╸" * half, style), ("─" * (cells - full - half), "faint")]
 
 
-def _changed_words(before: str | None, now: str) -> list[Span]:
-    if before is None:
-        return [(now, "")]
-    old, new = before.split(), now.split()
-    spans: list[Span] = []
-    for kind, _, _, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if start < end:
-            spans.append((" ".join(new[start:end]) + " ", "" if kind == "equal" else "live"))
-    return spans
-
-
-def _whole_figures(spans: list[Span], columns: int) -> Row:
-    """As many whole figures (a name and a number) as fit: half a number misleads."""
-    kept: list[Span] = spans[:1]
-    for index in range(1, len(spans), 2):
-        pair = spans[index : index + 2]
-        if width(tuple(kept + pair)) > columns + 3:
+def _row(figures: Sequence[tuple[str, str]], columns: int) -> Row:
+    """As many whole figures (a name and a value) as fit: half a number misleads."""
+    kept: list[Span] = [(" ", "")]
+    for name, value in figures:
+        pair = [("   " if len(kept) > 1 else "", ""), (f"{name} ", "dim"), (value, "")]
+        if width(tuple(kept + pair)) > columns:
             break
         kept += pair
     return tuple(kept)
-
-
-def _figure(name: str, value: str) -> list[Span]:
-    return [(f"{name} ", "dim"), (f"{value}   ", "")]
-
-
-def _best(best: dict[str, float]) -> list[tuple[str, float]]:
-    """The two scores that say most, of those there are."""
-    order: tuple[str, ...] = ("bleu", "accuracy", "loss")
-    return [(name, best[name]) for name in order if name in best][:2]
-
-
-def _rate(tokens_per_second: float) -> str:
-    return f"{_short(tokens_per_second)} tok/s"
-
-
-def _short(number: float) -> str:
-    """1234567 as ``1.2M``."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= limit:
-            return f"{number / (1000 if unit == 'k' else limit):.1f}{unit}"
-    return f"{number:,.0f}"
-
-
-def _ago(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
-    return "just now"
