@@ -6,6 +6,7 @@ how many batches of an epoch it has seen. Which process takes which is one of (r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -110,6 +111,9 @@ class BatchOrder:
     r + 2W ... of them. So W processes that accumulate A batches take the steps of one that accumulates
     A * W, and every batch of an epoch is taken exactly once. A step may begin in one epoch and end
     in the next; none is smaller than the others.
+
+    The steps of a run stay what they are when it goes on with another number of processes than it was
+    ``laid_out_for``: W processes that cannot take whole batches take parts of each.
     """
 
     def __init__(
@@ -118,10 +122,13 @@ class BatchOrder:
         accumulate: int,
         rank: int = 0,
         world_size: int = 1,
+        laid_out_for: int | None = None,
     ) -> None:
         self._make_epoch = make_epoch
         self._epochs: dict[int, list[np.ndarray]] = {}  # the one that is going on, perhaps the next
-        self._accumulate, self._rank, self._world_size = accumulate, rank, world_size
+        self._rank, self._world_size = rank, world_size
+        self.n_batches = accumulate * (world_size if laid_out_for is None else laid_out_for)
+        self._n_parts = world_size // math.gcd(self.n_batches, world_size)
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """All batches of an epoch."""
@@ -134,7 +141,7 @@ class BatchOrder:
         """The places of the step that begins at ``start``, for all processes, and where the next begins."""
         places: list[Place] = []
         epoch, number = start
-        while len(places) < self._accumulate * self._world_size:
+        while len(places) < self.n_batches:
             if number >= len(self.epoch(epoch)):
                 epoch, number = epoch + 1, 0
             if (epoch, number) not in left_out:
@@ -143,5 +150,10 @@ class BatchOrder:
         return places, (epoch, number)
 
     def share(self, places: Sequence[Place]) -> list[np.ndarray]:
-        """The batches of a step that this process takes."""
-        return [self.epoch(epoch)[number] for epoch, number in places[self._rank :: self._world_size]]
+        """The batches of a step, or parts of them, that this process takes: as many as every other.
+
+        A part of a batch that has fewer rows than parts may be empty.
+        """
+        batches = [self.epoch(epoch)[number] for epoch, number in places]
+        parts = [batch[part :: self._n_parts] for batch in batches for part in range(self._n_parts)]
+        return parts[self._rank :: self._world_size]

@@ -101,6 +101,7 @@ class LoopConfig(_Section, frozen=True, kw_only=True):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     threads: int = 0  # 0: as many as torch chooses
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: each the whole model, or a shard of it
     compile: bool = False  # torch.compile of the layers, where it works
     gradient_checkpointing: bool = False  # less memory: layers are computed again on the way back
     log_every: int = 20

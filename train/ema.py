@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tfm.core.model import Model
+from tfm.train.tensors import put
 
 
 class WeightAverage:
@@ -29,13 +30,18 @@ class WeightAverage:
         weights = [parameter.detach() for parameter in self._parameters.values()]
         torch._foreach_lerp_(list(self._means.values()), weights, share)
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The average by parameter name, where it is; in shards where the parameters are."""
+        return dict(self._means)
+
     def weights(self) -> dict[str, Tensor]:
         """The average by parameter name, on the CPU."""
         return {name: mean.cpu().contiguous() for name, mean in self._means.items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         for name, mean in self._means.items():
-            mean.copy_(weights[name])
+            put(mean, weights[name])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

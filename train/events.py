@@ -12,6 +12,7 @@ import msgspec
 
 COMMANDS = ("pause", "resume", "save", "stop", "learning_rate", "evaluate", "bookmark", "rollback", "prompts")
 
+EndReason = Literal["finished", "stopped", "early", "time", "failed"]
 Stage = Literal["reading", "tokenizer", "tokens"]  # checking the files, training a tokenizer, tokenising
 
 
@@ -37,6 +38,7 @@ class RunStarted(TrainEvent, frozen=True, kw_only=True, tag="started"):
     device: str
     precision: str
     resumed_from: int | None = None
+    processes: int = 1  # that train together
 
 
 class Step(TrainEvent, frozen=True, kw_only=True, tag="step"):
@@ -110,7 +112,7 @@ class Notice(TrainEvent, frozen=True, kw_only=True, tag="notice"):
 
 
 class RunEnded(TrainEvent, frozen=True, kw_only=True, tag="ended"):
-    reason: Literal["finished", "stopped", "early", "time", "failed"]
+    reason: EndReason
     step: int
     message: str = ""
 

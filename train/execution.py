@@ -14,12 +14,16 @@ from torch.utils.checkpoint import checkpoint
 from tfm.core.model import DecoderOnly, EncoderOnly, Model
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device that ``loop.device`` names; ``auto`` is a GPU where there is one.
+
+    ``local_rank`` is that of one of several processes: on GPUs, each takes the one of its number.
 
     Raises:
         ValueError: this machine has no such device.
     """
+    if local_rank is not None:
+        return _own_device(name, local_rank)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,6 +34,20 @@ def find_device(name: str) -> torch.device:
             f'loop.device = {name!r} is no device of this machine; use "auto" or "cpu"'
         ) from None
     return device
+
+
+def _own_device(name: str, local_rank: int) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise ValueError(f'loop.device = {name!r}, but several processes need "auto", "cuda" or "cpu"')
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"{torch.cuda.device_count()} GPUs are too few: each process needs its own; "
+            'start fewer, or set loop.device = "cpu"'
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,7 +1,8 @@
 """Starting, steering and stopping trainers.
 
 A detached trainer is ``python -m tfm.train.launch RUN``: its own session, so that no terminal takes
-it along; everything it has to say is in the run directory. This module loads torch in the trainer only.
+it along; everything it has to say is in the run directory. With ``--nproc N`` it starts N more, which
+train side by side, and watches them. This module loads torch in the trainers only.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+
+import msgspec
 
 from tfm.train import events
-from tfm.train.config import TrainConfig, load_config
+from tfm.train.config import TrainConfig, load_config, parse_config
 from tfm.train.control_inbox import ControlInbox
-from tfm.train.event_log import EventLog, EventReader
-from tfm.train.events import AnyTrainEvent, CommandDone, Notice, RunEnded, RunStarted, TrainEvent
-from tfm.train.files import write_atomically
+from tfm.train.event_log import EventReader
+from tfm.train.events import AnyTrainEvent, CommandDone, RunEnded, RunStarted, TrainEvent
 from tfm.train.resolve import resolve_config, to_toml
 from tfm.train.run_dir import RunDir, RunLocked
+from tfm.train.training import assist, owned, signals_ask_to_stop, train_and_log, work
+from tfm.train.workers import run_workers
 
 START_PATIENCE = 15.0  # seconds to wait for a trainer's first step of life before leaving it alone
 ANSWER_PATIENCE = 120.0  # seconds a trainer may take to answer; it looks at its inbox once a step
@@ -40,6 +42,7 @@ def start_detached(
     overrides: dict[str, str] | None = None,
     resume: str | Path | None = None,
     home: Path | None = None,
+    nproc: int = 1,
 ) -> RunDir:
     """Start a trainer that outlives this process; returns once it trains, or is known to prepare.
 
@@ -48,6 +51,7 @@ def start_detached(
         overrides: ``{"optim.learning_rate": "1e-3"}``.
         resume: id or path of a run to go on with.
         home: folder of the runs, if not ``runs_home()``.
+        nproc: processes on this machine that train together.
 
     Raises:
         RunLocked: the run is being trained already.
@@ -63,6 +67,8 @@ def start_detached(
     if resume:  # a new run's config is in its directory already
         command += ["--config", str(Path(config_path).expanduser().absolute())] if config_path else []
         command += [f"--set={key}={value}" for key, value in (overrides or {}).items()]
+    if nproc > 1:
+        command += [f"--nproc={nproc}"]
     with open(os.open(run.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
         process = subprocess.Popen(
             command,
@@ -110,7 +116,41 @@ def run_foreground(
     the iterator) makes the trainer save and stop too.
     """
     run, config = _prepare(config_path, overrides or {}, resume, home)
-    yield from _train(run, config)
+    with owned(run, config):
+        yield from train_and_log(run, config)
+
+
+def run_with_others(
+    config_path: Path | str | None,
+    overrides: dict[str, str] | None = None,
+    resume: str | Path | None = None,
+    home: Path | None = None,
+) -> Iterator[AnyTrainEvent]:
+    """Train as one of the processes that torchrun started; arguments and errors as for ``start_detached``.
+
+    Only the first of them yields what happens. On several machines the run's folder is to be the same
+    everywhere, and the files of the corpus to be found under the same names.
+    """
+    from tfm.train.parallel import joined
+
+    def prepare() -> tuple[Path, str]:
+        run, config = _prepare(config_path, overrides or {}, resume, home)
+        return run.path, to_toml(config)
+
+    with joined() as processes:
+        path, toml = processes.first(prepare, tuple[Path, str])
+        run, config = RunDir(path), parse_config(msgspec.toml.decode(toml), str(path))
+        if processes.lead:
+            with owned(run, config):
+                yield from train_and_log(run, config, processes)
+        else:
+            assist(run, config, processes)
+
+
+def _with_workers(run: RunDir, config: TrainConfig, nproc: int) -> int:
+    """Own the run and have it trained by several processes."""
+    with owned(run, config), signals_ask_to_stop(ControlInbox(run)):
+        return run_workers(run, nproc)
 
 
 def _prepare(
@@ -135,80 +175,6 @@ def _prepare(
                 "start a new run instead"
             )
     return run, config
-
-
-# --------------------------------------------------------------------------- training
-def _train(run: RunDir, config: TrainConfig) -> Iterator[TrainEvent]:
-    """Own the run, train, log every event and yield it."""
-    with run.lock():
-        run.sweep()
-        write_atomically(run.config_path, to_toml(config).encode())
-        log, inbox = EventLog(run), ControlInbox(run)
-        try:
-            with signals_ask_to_stop(inbox):
-                if log.n_before:  # commands that a dead trainer left are not meant for this one
-                    for left in inbox.take():
-                        message = f"the command {left.command}, sent while nobody trained, was dropped"
-                        yield log.append(Notice(level="warning", message=message))
-                yield from _logged(run, config, log, inbox)
-        finally:
-            log.close()
-
-
-def _logged(run: RunDir, config: TrainConfig, log: EventLog, inbox: ControlInbox) -> Iterator[TrainEvent]:
-    step = 0
-    try:
-        from tfm.train.loop import Trainer
-
-        trained = Trainer(config, run, resume=True).run()
-        try:
-            for event in trained:
-                step = getattr(event, "step", step)
-                yield log.append(event)
-        except GeneratorExit:
-            inbox.send("stop")
-            for event in trained:
-                log.append(event)
-            raise
-    except (Exception, KeyboardInterrupt) as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        ended = RunEnded(reason="stopped" if stopped else "failed", step=step, message=_sentence(error))
-        with suppress(OSError):  # the disk may be what failed
-            ended = log.append(ended)
-        yield ended
-        raise
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted at once: what came after the newest checkpoint is lost"
-    first = (str(error).splitlines() or [""])[0]
-    return first if isinstance(error, ValueError) and first else f"{type(error).__name__}: {first}"
-
-
-@contextmanager
-def signals_ask_to_stop(inbox: ControlInbox) -> Iterator[None]:
-    """SIGTERM and SIGINT ask to save and stop, a second SIGINT interrupts; SIGHUP does nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not asked:
-            asked = True
-            inbox.send("stop")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --------------------------------------------------------------------------- steering
@@ -301,13 +267,20 @@ def main(argv: list[str] | None = None) -> int:
     """Train in a run directory. Exit status: 0 ended as it should, 1 failed, 2 bad input, 3 run taken."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m tfm.train.launch", description=main.__doc__)
-    parser.add_argument("run", help="the run directory")
+    parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument("--config", help="another config to go on with")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one of its keys")
+    parser.add_argument("--nproc", type=int, default=1, metavar="N", help="train with so many processes")
+    parser.add_argument("--worker", action="store_true", help="be one of those, as the environment says")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.worker:
+            work(RunDir(arguments.run))
+            return 0
         changes = dict(change.split("=", 1) for change in arguments.set)
-        for _ in run_foreground(arguments.config, changes, resume=Path(arguments.run)):
+        if arguments.nproc > 1:
+            return _with_workers(*_prepare(arguments.config, changes, arguments.run, None), arguments.nproc)
+        for _ in run_foreground(arguments.config, changes, resume=arguments.run):
             pass
     except RunLocked as error:
         print(f"error: {error}", file=sys.stderr)

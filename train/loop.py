@@ -4,21 +4,23 @@
 
 Whoever iterates decides what becomes of the events (the log, a terminal, a test). The loop reads
 its commands from the run's control inbox between two steps and writes checkpoints into the run
-directory; it knows of no other process.
+directory. Several processes that train one model walk through it side by side; what only one of
+them may do, or find out for all, goes through ``processes.first``.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from tfm.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from tfm.core.model import Model, build_model
@@ -33,9 +35,11 @@ from tfm.train.events import (
     CheckpointSaved,
     Evaluated,
     Notice,
+    Preparing,
     RolledBack,
     RunEnded,
     RunStarted,
+    Sample,
     Samples,
     Step,
 )
@@ -50,9 +54,12 @@ from tfm.train.execution import (
 )
 from tfm.train.keeping import CheckpointKeeper, mean_weights, newest_whole
 from tfm.train.objectives import Loss
+from tfm.train.parallel import ALONE, Processes, SharedInbox
+from tfm.train.preparation import Base
+from tfm.train.replicas import Replica, Weights
 from tfm.train.run_dir import RunDir
 from tfm.train.schedules import learning_rate
-from tfm.train.state import Progress, Window, capture, load_weights, make_optimizer, restore
+from tfm.train.state import Progress, Window, load_weights, make_optimizer, seed_of
 from tfm.train.steering import obey, obey_early
 from tfm.train.tasks import Task, make_task
 from tfm.train.tasks.scores import quality
@@ -65,22 +72,25 @@ class Trainer:
 
     task: Task
     model: Model
+    replica: Replica
     keeper: CheckpointKeeper
     order: BatchOrder
 
-    def __init__(self, config: TrainConfig, run: RunDir, resume: bool = False) -> None:
+    def __init__(
+        self, config: TrainConfig, run: RunDir, resume: bool = False, processes: Processes = ALONE
+    ) -> None:
         """What takes time happens in :meth:`run`.
 
         Raises:
             ValueError: the machine cannot do what the config asks for.
         """
-        self.config, self.run_dir = config, run
-        self.device = find_device(config.loop.device)
+        self.config, self.run_dir, self.processes = config, run, processes
+        self.device = find_device(config.loop.device, processes.local_rank if processes.several else None)
         self.precision = find_precision(config.loop.precision, self.device)
         if config.loop.threads:
             torch.set_num_threads(config.loop.threads)
-        self.inbox = ControlInbox(run)
-        self.progress = Progress()
+        self.inbox = SharedInbox(ControlInbox(run), processes)
+        self.progress = Progress(laid_out_for=processes.world_size, world_size=processes.world_size)
         self.last_scores: Evaluated | None = None
         self.stopping = ""  # why, once somebody asked
         self._resume = resume
@@ -115,34 +125,38 @@ class Trainer:
     def _set_up(self) -> Iterator[AnyTrainEvent]:
         """Make or find everything that a step needs, and say where the run begins."""
         loop, optim = self.config.loop, self.config.optim
-        whole, problems = newest_whole(self.run_dir) if self._resume else (None, [])
+        first = self.processes.first
+        whole, problems = (
+            first(lambda: newest_whole(self.run_dir), tuple[Path | None, list[str]])
+            if self._resume
+            else (None, [])
+        )
         start = load_checkpoint(whole or find_initial(loop.init_from)) if whole or loop.init_from else None
         base = base_of(start, self.config, resumed=whole is not None) if start else None
-        making = make_task(self.config, base)
-        while True:
-            try:
-                yield next(making)
-            except StopIteration as done:
-                self.task, corpus = done.value
-                break
-            yield from obey_early(self, self.inbox)
-            if self.stopping:
-                making.close()
-                return
+        found = yield from self._find_task(base)
+        if found is None:
+            return
+        self.task, corpus = found
         self.keeper = CheckpointKeeper(self.run_dir, self.config, self.task)
-        batch_tokens = loop.batch_tokens // loop.accumulate
-        self.order = BatchOrder(
-            lambda epoch: self.task.epoch(batch_tokens, loop.seed, epoch), loop.accumulate
-        )
         torch.manual_seed(loop.seed)
-        self.model = build_model(self.task.model_config).to(self.device)
+        self.model = build_model(self.task.model_config)
         if start:
             load_weights(self.model, dict(start.model.named_parameters()))
+        self.replica = self._replicate()
         self.average = WeightAverage(self.model, optim.ema) if optim.ema else None
         self.optimizer = make_optimizer(self.model, optim.betas, optim.eps, optim.weight_decay)
+        self._draw_apart()
         if whole:
-            self.progress = restore(whole, self.model, self.optimizer, self.average)
-            self.keeper.settle_best(self.progress)
+            problems += self._restore(whole)
+            self._keep(lambda: self.keeper.settle_best(self.progress))
+        n_batches = loop.accumulate * self.progress.laid_out_for  # of a step
+        self.order = BatchOrder(
+            lambda epoch: self.task.epoch(max(loop.batch_tokens // n_batches, 1), loop.seed, epoch),
+            loop.accumulate,
+            self.processes.rank,
+            self.processes.world_size,
+            self.progress.laid_out_for,
+        )
         if self.progress.corpus not in ("", corpus):
             problems.append("the corpus is not the one that this run began with; its batches are others now")
         self.progress.corpus = corpus
@@ -150,10 +164,66 @@ class Trainer:
             problems.append(f"the layers are not compiled: {problem}")
         if loop.gradient_checkpointing:
             recompute_activations(self.model)
+        self.replica.join()
         if start and not whole and (fields := differences(self.config, self.task.model_config)):
             problems.append(f"the architecture is that of {start.path.name}; not what [model] says: {fields}")
         yield self._started(self.progress.step if whole else None)
         yield from (Notice(level="warning", message=text) for text in (*problems, *self.task.notices))
+
+    def _find_task(self, base: Base | None) -> Generator[AnyTrainEvent, None, tuple[Task, str] | None]:
+        """The task and the name of its corpus; None where somebody stopped the run meanwhile.
+
+        The first process makes the corpus ready, the others find it.
+        """
+        making, made = make_task(self.config, base), list[tuple[Task, str]]()
+
+        def go_on() -> Preparing | None:
+            try:
+                return next(making)
+            except StopIteration as done:
+                made.append(done.value)
+                return None
+
+        while (event := self.processes.first(go_on, Preparing | None)) is not None:
+            yield event
+            yield from obey_early(self, self.inbox)
+            if self.stopping:
+                making.close()
+                return None
+        while not made:
+            go_on()
+        return made[0]
+
+    def _replicate(self) -> Replica:
+        """Put the model where this process trains it."""
+        if self.processes.several and self.config.loop.parallel == "fsdp":
+            from tfm.train.shards import ShardedReplica  # slow to import
+
+            return ShardedReplica(self.model, self.task, self.processes, self.device)
+        self.model.to(self.device)
+        return Replica(self.model, self.task, self.processes)
+
+    def _draw_apart(self) -> None:
+        """Have the processes that share a model drop out different numbers."""
+        if self.processes.several:
+            torch.manual_seed(seed_of(self.config.loop.seed, self.processes.rank, self.progress.step))
+
+    def _restore(self, folder: Path) -> list[str]:
+        """Be what a checkpoint holds; what a person should know of how far that is so.
+
+        Raises:
+            CheckpointError: it cannot be resumed from; nothing is changed then.
+        """
+        self.progress = self.replica.restore(folder, self.optimizer, self.average)
+        before, now = self.progress.world_size, self.processes.world_size
+        if before == now:
+            return []
+        self.progress.world_size = now
+        torch.manual_seed(seed_of(self.config.loop.seed, self.processes.rank, self.progress.step))
+        return [
+            f"{folder.name} was written by {_count(before)} and goes on with {_count(now)}: the "
+            "batches are the same, but what is drawn at random is not what it would have been"
+        ]
 
     # ----------------------------------------------------------------- one step
     def _step(self) -> tuple[str, list[Place]]:
@@ -162,12 +232,17 @@ class Trainer:
         self.model.train()
         progress, window = self.progress, self.progress.window
         places, after = self.order.step((progress.epoch, progress.batch), progress.guard.left_out)
-        losses = [self._forward_backward(indices) for indices in self.order.share(places)]
-        n_tokens = sum(loss.n_tokens for loss in losses)
-        parameters = list(self.model.parameters())
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(n_tokens))
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_norm or math.inf))
-        total = sum(float(loss.total.detach() - loss.penalty) for loss in losses)
+        *before, last = self.order.share(places)
+        with self.replica.before_last():
+            losses = [self._forward_backward(indices) for indices in before]
+        losses.append(self._forward_backward(last))
+        total, nll, correct, n_tokens = self._sums(losses)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_div_(gradients, n_tokens / self.processes.world_size)  # they are means of sums
+        norm = self.replica.gradient_norm(gradients)
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip_norm or math.inf, norm)
+        grad_norm = float(norm)
         trouble = guard.refusal(self.config.guard, progress.guard, total / n_tokens, grad_norm)
         if trouble:
             self.optimizer.zero_grad(set_to_none=True)
@@ -178,8 +253,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
         window.loss += total
-        window.nll += sum(float(loss.nll) for loss in losses)
-        window.correct += sum(float(loss.correct) for loss in losses)
+        window.nll += nll
+        window.correct += correct
         window.tokens += n_tokens
         window.grad_norm += grad_norm
         window.steps += 1
@@ -196,9 +271,19 @@ class Trainer:
     def _forward_backward(self, indices: np.ndarray) -> Loss:
         """One pass over one batch; gradients of the summed loss are added to those that are there."""
         with autocast(self.device, self.precision):
-            loss = self.task.loss(self.model, indices, self._r_drop(), self.device, self.precision)
+            loss = self.replica.loss(indices, self._r_drop(), self.device, self.precision)
         loss.total.backward()  # type: ignore[no-untyped-call]
         return loss
+
+    def _sums(self, losses: list[Loss]) -> tuple[float, float, float, int]:
+        """Loss, log-likelihood, tokens predicted right and all tokens of a step, of all processes."""
+        total, nll, correct, n_tokens = self.processes.sums((
+            sum(float((loss.total - loss.penalty).detach()) for loss in losses),
+            sum(float(loss.nll.detach()) for loss in losses),
+            sum(float(loss.correct.detach()) for loss in losses),
+            sum(loss.n_tokens for loss in losses),
+        ))  # fmt: skip
+        return total, nll, correct, int(n_tokens)
 
     def _try_a_pass(self) -> None:
         """A pass over the first batch that leaves nothing behind."""
@@ -231,7 +316,8 @@ class Trainer:
             yield Notice(level="error", message=message)
             return RunEnded(reason="failed", step=self.progress.step, message=message)
         yield Notice(level="warning", message=message)
-        yield from self.go_back(self.keeper.good_point(state.in_a_row), message)
+        good = self.processes.first(lambda: self.keeper.good_point(state.in_a_row), Path | None)
+        yield from self.go_back(good, message)
         step, config = self.progress.step, self.config.guard
         self.progress.guard = guard.retry(config, state, self.progress.guard, step, offending)
         changes = guard.what_is_changed(config, self.progress.guard, step, len(offending))
@@ -244,17 +330,28 @@ class Trainer:
         Raises:
             CheckpointError: it cannot be resumed from; nothing is changed then.
         """
-        before = self.progress
+        before, problems = self.progress, list[str]()
         if folder is None:
             self._begin()
         else:
-            self.progress = restore(folder, self.model, self.optimizer, self.average)
+            problems = self._restore(folder)
         self.progress.seconds, self.progress.prompts = before.seconds, before.prompts
         self.progress.window = Window()
         self.last_scores = None
-        self.keeper.rewind(folder, self.progress)
+        self._keep(lambda: self.keeper.rewind(folder, self.progress))
         path = "" if folder is None else folder.name
         yield RolledBack(step=self.progress.step, from_step=before.step, path=path, message=why)
+        yield from (Notice(level="warning", message=text) for text in problems)
+
+    def _keep(self, settle: Callable[[], None]) -> None:
+        """Have the first process settle which checkpoints are kept; if that undoes the best, all know."""
+
+        def best() -> tuple[int | None, float | None]:
+            settle()
+            return self.progress.best_step, self.progress.best_value
+
+        found = self.processes.first(best, tuple[int | None, float | None])
+        self.progress.best_step, self.progress.best_value = found
 
     def _begin(self) -> None:
         """Be what a new run is."""
@@ -266,7 +363,11 @@ class Trainer:
         if self.average is not None:
             self.average.load(dict(self.model.named_parameters()))
         self.optimizer.state.clear()
-        self.progress = Progress(corpus=self.progress.corpus)
+        before = self.progress
+        self.progress = Progress(
+            corpus=before.corpus, laid_out_for=before.laid_out_for, world_size=before.world_size
+        )
+        self._draw_apart()
 
     # ----------------------------------------------------------------- what is told
     def _started(self, resumed_from: int | None) -> RunStarted:
@@ -275,10 +376,11 @@ class Trainer:
             objective=self.config.objective,
             n_parameters=sum(p.numel() for p in self.model.parameters()),
             total_steps=self.config.loop.max_steps,
-            steps_per_epoch=-(-len(self.order.epoch(self.progress.epoch)) // self.config.loop.accumulate),
+            steps_per_epoch=-(-len(self.order.epoch(self.progress.epoch)) // self.order.n_batches),
             device=device_name(self.device),
             precision="bf16" if self.precision is torch.bfloat16 else "fp32",
             resumed_from=resumed_from,
+            processes=self.processes.world_size,
         )
 
     def _report(self) -> Iterator[AnyTrainEvent]:
@@ -309,16 +411,17 @@ class Trainer:
     @contextmanager
     def _inference(self) -> Iterator[Checkpoint]:
         """What has been learnt so far, ready to be used; training goes on as if nothing had happened."""
-        averaged = nullcontext() if self.average is None else self.average.in_place()
-        with untouched_randomness(self.device), averaged:
-            model = self.model.eval()
+        with untouched_randomness(self.device), self.replica.inference(self.average) as model:
             yield Checkpoint(model, self.task.model_config, self.task.tokenizer, self.run_dir.path)
+
+    def _scores(self) -> Evaluated:
+        with self._inference() as checkpoint:
+            return self.processes.first(lambda: self.task.evaluate(checkpoint, self.progress.step), Evaluated)
 
     def evaluate(self) -> Iterator[AnyTrainEvent]:
         """Scores and samples; a checkpoint where they are the best so far."""
         began = time.perf_counter()
-        with self._inference() as checkpoint:
-            scores = self.task.evaluate(checkpoint, self.progress.step)
+        scores = self._scores()
         value = quality(scores, self.config.loop.best_by)
         progress = self.progress
         best = progress.best_value is None or value > progress.best_value
@@ -335,16 +438,25 @@ class Trainer:
         """What the model makes of the fixed prompts now."""
         with self._inference() as checkpoint:
             prompts = self.progress.prompts or self.task.prompts
-            return Samples(step=self.progress.step, samples=self.task.samples(checkpoint, prompts))
+            made = self.processes.first(lambda: self.task.samples(checkpoint, prompts), tuple[Sample, ...])
+        return Samples(step=self.progress.step, samples=made)
 
     # ----------------------------------------------------------------- checkpoints
     def save(self, reason: Reason) -> CheckpointSaved:
         """Commit the state as it is now."""
-        weights = self.model if self.average is None else self.average.weights()
-        state = capture(self.model, self.optimizer, self.average)
-        folder = self.keeper.save(weights, state, self.progress, self.last_scores)
-        if reason == "best":
-            self.keeper.pin_best(self.progress)
+        place = self.run_dir.checkpoint_path(self.progress.step)
+        weights: Weights = {}
+        state: dict[str, Tensor] = {}
+        if not self.processes.first(lambda: place in self.run_dir.checkpoints(), bool):
+            weights, state = self.replica.capture(self.optimizer, self.average, place)
+
+        def write() -> Path:
+            folder = self.keeper.save(weights, state, self.progress, self.last_scores)
+            if reason == "best":
+                self.keeper.pin_best(self.progress)
+            return folder
+
+        folder = self.processes.first(write, Path)
         return CheckpointSaved(step=self.progress.step, path=folder.name, reason=reason)
 
     def _try_to_save(self, reason: Reason) -> CheckpointSaved | Notice:
@@ -359,17 +471,19 @@ class Trainer:
         count = self.config.loop.average_last
         if self.average is not None:
             averaged: str | list[str] = f"moving average, decay {self.config.optim.ema:g}"
-            load_weights(self.model, self.average.weights())
+            load_weights(self.model, self.average.tensors)
         else:
-            folders = self.keeper.last(count) if count > 1 else []
+            folders = self.processes.first(lambda: self.keeper.last(count), list[Path]) if count > 1 else []
             if len(folders) < 2:
                 return
             averaged = [folder.name for folder in folders]
             load_weights(self.model, mean_weights(folders))
-            with self._inference() as checkpoint:
-                self.last_scores = self.task.evaluate(checkpoint, self.progress.step)
+            self.last_scores = self._scores()
             yield self.last_scores
-        folder = self.keeper.save_average(self.model, averaged, self.progress, self.last_scores)
+        weights, scores = self.replica.weights(), self.last_scores
+        folder = self.processes.first(
+            lambda: self.keeper.save_average(weights, averaged, self.progress, scores), Path
+        )
         yield CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
 
     # ----------------------------------------------------------------- the end
@@ -379,7 +493,7 @@ class Trainer:
             return RunEnded(reason="stopped", step=step, message=self.stopping)
         if step >= loop.max_steps:
             return RunEnded(reason="finished", step=step)
-        if loop.max_minutes and progress.seconds >= loop.max_minutes * 60:
+        if loop.max_minutes and self.processes.of_first(progress.seconds) >= loop.max_minutes * 60:
             return RunEnded(reason="time", step=step, message=f"{loop.max_minutes:g} minutes are over")
         if loop.patience and progress.evaluations_since_best >= loop.patience:
             message = f"no better {loop.best_by} in {loop.patience} evaluations"
@@ -396,3 +510,7 @@ class Trainer:
             yield self.save("final")
             yield from self._final_weights()
         yield ended
+
+
+def _count(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"

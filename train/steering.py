@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfm.train.control_inbox import Command, ControlInbox
+from tfm.train.control_inbox import Command
 from tfm.train.events import AnyTrainEvent, CommandDone, Notice
 
 if TYPE_CHECKING:
     from tfm.train.loop import Trainer
+    from tfm.train.parallel import SharedInbox
 
 MAX_PROMPTS = 32
 MAX_PROMPT = 2000  # characters
@@ -23,7 +25,7 @@ _POLL = 0.1  # seconds between looks at the inbox of a run that pauses
 Answer = Generator[AnyTrainEvent, None, str]  # what happens, then a sentence for the CommandDone ("": done)
 
 
-def obey(trainer: Trainer, inbox: ControlInbox) -> Iterator[AnyTrainEvent]:
+def obey(trainer: Trainer, inbox: SharedInbox) -> Iterator[AnyTrainEvent]:
     """Carry out what lies in the inbox; a pause waits here until it is over."""
     paused = False
     while True:
@@ -38,7 +40,7 @@ def obey(trainer: Trainer, inbox: ControlInbox) -> Iterator[AnyTrainEvent]:
         time.sleep(_POLL)
 
 
-def obey_early(trainer: Trainer, inbox: ControlInbox) -> Iterator[AnyTrainEvent]:
+def obey_early(trainer: Trainer, inbox: SharedInbox) -> Iterator[AnyTrainEvent]:
     """While the corpus is being prepared there is nothing to steer yet; a run can be stopped, though."""
     for command in inbox.take():
         stops = command.command == "stop"
@@ -111,10 +113,11 @@ def _bookmark(trainer: Trainer, args: dict[str, Any]) -> Answer:
     name = args.get("name")
     if not isinstance(name, str):
         raise ValueError("a bookmark needs a name")
-    trainer.keeper.check_bookmark(name)
+    first, keeper = trainer.processes.first, trainer.keeper
+    first(lambda: keeper.check_bookmark(name), None)
     saved = trainer.save("command")
     yield saved
-    folder = trainer.keeper.bookmark(name, trainer.run_dir.path / saved.path)
+    folder = first(lambda: keeper.bookmark(name, trainer.run_dir.path / saved.path), Path)
     return f"{name} is step {trainer.progress.step:,}, kept as {folder.name}"
 
 
@@ -123,7 +126,7 @@ def _rollback(trainer: Trainer, args: dict[str, Any]) -> Answer:
     wanted = args.get("name", args.get("step", ""))
     if not isinstance(wanted, str | int) or isinstance(wanted, bool):
         raise ValueError("name must be a bookmark or 'best', step a whole number")
-    folder = trainer.keeper.find(str(wanted))
+    folder = trainer.processes.first(lambda: trainer.keeper.find(str(wanted)), Path)
     yield from trainer.go_back(folder, "asked to")
     return f"at step {trainer.progress.step:,} again, as {folder.name} has it"
 

@@ -76,6 +76,35 @@ def test_processes_share_the_steps_of_one(
         assert sorted(number for taken in ranks for number in taken[i]) == sorted(step)
 
 
+@given(
+    n_batches=st.integers(1, 6),
+    accumulate=st.integers(1, 3),
+    before=st.integers(1, 4),
+    now=st.integers(1, 5),
+    count=st.integers(1, 6),
+)
+@settings(deadline=None)
+def test_another_number_of_processes_takes_the_same_steps(
+    n_batches: int, accumulate: int, before: int, now: int, count: int
+) -> None:
+    def make(epoch: int) -> list[np.ndarray]:
+        return [
+            np.arange(7 * number, 7 * number + 1 + number % 7) + 1000 * epoch for number in range(n_batches)
+        ]
+
+    alone = BatchOrder(make, accumulate * before)
+    ranks = [BatchOrder(make, accumulate, rank, now, before) for rank in range(now)]
+    at = (0, 0)
+    for _ in range(count):
+        places, after = alone.step(at)
+        assert all(order.step(at) == (places, after) for order in ranks)
+        shares = [order.share(places) for order in ranks]
+        assert len({len(share) for share in shares}) == 1  # none waits for a pass that others do not make
+        taken = sorted(int(i) for share in shares for batch in share for i in batch)
+        assert taken == sorted(int(i) for batch in alone.share(places) for i in batch)
+        at = after
+
+
 def test_a_step_begins_where_the_last_one_ended_whatever_was_asked_before() -> None:
     order = BatchOrder(epochs(5), 3)
     assert steps_of(order, 4) == [[0, 1, 2], [3, 4, 100], [101, 102, 103], [104, 200, 201]]

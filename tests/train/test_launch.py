@@ -18,10 +18,11 @@ from tfm.train.config import load_config, parse_config
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.event_log import EventLog, EventReader
 from tfm.train.events import CheckpointSaved, CommandDone, Notice, RunEnded, RunStarted, Step, TrainEvent
-from tfm.train.launch import command, is_alive, run_foreground, signals_ask_to_stop, start_detached, stop
+from tfm.train.launch import command, is_alive, run_foreground, start_detached, stop
 from tfm.train.resolve import resolve_config, to_toml
 from tfm.train.run_dir import RunDir, RunLocked
 from tfm.train.services import run_services
+from tfm.train.training import signals_ask_to_stop
 
 ENDLESS = {"loop.max_steps": "1000000"}
 

@@ -92,10 +92,11 @@ class Printer:
             case RunStarted():
                 self._total = event.total_steps
                 self._rate.clear()
+                many = f" in {event.processes} processes" if event.processes > 1 else ""
                 again = f", resumed at step {event.resumed_from:,}" if event.resumed_from is not None else ""
                 return [
                     f"run {event.run}: {event.objective}, {human_count(event.n_parameters)} parameters, "
-                    f"{event.total_steps:,} steps, {event.device} {event.precision}{again}"
+                    f"{event.total_steps:,} steps, {event.device} {event.precision}{many}{again}"
                 ]
             case Step():
                 return [self._step(event)]

@@ -39,6 +39,8 @@ def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ..
     shell_complete=complete_run,
     help="A new run that goes on from a checkpoint of another: its newest, a step, best, or a bookmark.",
 )
+@click.option("--nproc", metavar="N", type=click.IntRange(min=1), default=1,
+              help="Train with N processes on this machine, each on a GPU of its own if it has any.")  # fmt: skip
 @json_option
 def train(
     config: str | None,
@@ -46,25 +48,36 @@ def train(
     detach: bool,
     resume: str | None,
     fork: str | None,
+    nproc: int,
     as_json: bool,
 ) -> int:
     """Train the model that a TOML file describes.
 
     The trainer is a process of its own: neither Ctrl+C here nor the loss of this terminal stops it, and
     `tfm-tui stop RUN` does. Without --detach its progress is printed, one line a report.
+
+    Under torchrun this is one of the processes that train, on one machine or several, and stays in the
+    foreground; the first of them prints. docs/distributed.md has examples.
     """
     if config is None and resume is None and fork is None:
         raise click.UsageError(
             "give CONFIG, to start a run, --resume RUN, to go on with one, or --from RUN, to fork one"
         )
     from tfm.train.launch import start_detached
+    from tfm.train.workers import under_torchrun
     from tfm.tui.commands.follow import follow
 
+    if fork is not None and (resume is not None or config is not None):
+        raise click.UsageError("--from goes on with the config of its run; change keys of it with --set")
+    if under_torchrun():
+        if detach or nproc > 1 or fork is not None:
+            raise click.UsageError(
+                "torchrun starts the processes and stays with them: no --detach, no --nproc, no --from"
+            )
+        return _with_others(config, changes, resume, as_json)
     if fork is not None:
-        if resume is not None or config is not None:
-            raise click.UsageError("--from goes on with the config of its run; change keys of it with --set")
         config, changes, resume = None, {}, str(_fork(fork, changes).path)
-    run = start_detached(config, changes, resume)
+    run = start_detached(config, changes, resume, nproc=nproc)
     if detach:
         if as_json:
             emit({"run": run.id, "path": str(run.path)})
@@ -83,3 +96,20 @@ def _fork(name: str, changes: dict[str, str]) -> RunDir:
 
     run, _, which = name.rpartition("@") if "@" in name else (name, "", "")
     return fork(RunDir.open(run), which, changes)
+
+
+def _with_others(config: str | None, changes: dict[str, str], resume: str | None, as_json: bool) -> int:
+    """Train as one of the processes of torchrun; the first one tells what happens."""
+    from tfm.train.events import RunEnded
+    from tfm.train.launch import run_with_others
+    from tfm.tui.commands.follow import Printer
+
+    printer, failed = Printer(), False
+    for event in run_with_others(config, changes, resume):
+        failed = isinstance(event, RunEnded) and event.reason == "failed"
+        if as_json:
+            emit(event)
+        else:
+            for line in printer.lines(event):
+                say(line)
+    return 1 if failed else 0

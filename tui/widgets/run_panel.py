@@ -114,11 +114,13 @@ def utilisation(record: RunRecord) -> list[tuple[str, str]]:
     if started is None or step is None:
         return []
     rate = step.tokens_per_second
-    share = mfu(started.n_parameters, rate, started.device, started.precision)
+    many = f" in {started.processes} processes" if started.processes > 1 else ""
+    each = rate / started.processes  # one process, one GPU
+    share = mfu(started.n_parameters, each, started.device, started.precision)
     return [
         ("FLOP/s", short(model_flops(started.n_parameters, rate))),
         ("MFU", "-" if share is None else f"{share:.1%}"),
-        ("on", f"{started.device} {started.precision}"),
+        ("on", f"{started.device} {started.precision}{many}"),
     ]
 
 
