@@ -39,8 +39,13 @@ def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ..
     shell_complete=complete_run,
     help="A new run that goes on from a checkpoint of another: its newest, a step, best, or a bookmark.",
 )
-@click.option("--nproc", metavar="N", type=click.IntRange(min=1), default=1,
-              help="Train with N processes on this machine, each on a GPU of its own if it has any.")  # fmt: skip
+@click.option(
+    "--nproc",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Train with N processes on this machine, each on a GPU of its own where there are any.",
+)
 @json_option
 def train(
     config: str | None,
