@@ -73,6 +73,7 @@ class Session:
         self._used = 0  # tokens of the context
         self._busy = ""
         self._loaded_at = -1  # client.starts when the model was loaded
+        self._loaded_for: str | None = None  # what was wanted then
         self._on_change = on_change
         self._loading = asyncio.Lock()
 
@@ -88,11 +89,13 @@ class Session:
             EngineProblem: there is no engine or no such model; the sentence is kept in ``problem``.
         """
         async with self._loading:
-            if self.loaded and self._loaded_at == self.client.starts and self.client.welcome:
+            now = (self.client.starts, self.wanted)
+            if self.loaded and (self._loaded_at, self._loaded_for) == now and self.client.welcome:
                 return self.loaded
             try:
                 await self.client.start()
-                name = self.wanted or await self._first_choice()
+                wanted = self.wanted  # another may be chosen while this one loads
+                name = wanted or await self._first_choice()
                 loaded = await self._load(name)
             except EngineProblem as problem:
                 self.problem = str(problem)
@@ -100,7 +103,7 @@ class Session:
             finally:
                 self._say("")
             self.problem = ""
-            self.loaded, self._loaded_at = loaded, self.client.starts
+            self.loaded, self._loaded_at, self._loaded_for = loaded, self.client.starts, wanted
             self._on_change()
             return loaded
 

@@ -129,10 +129,19 @@ class ModelStore:
         """
         try:
             path = find_checkpoint(name)
-            with self._lock:
-                return self._take(path, precision, _stamp(path))
+            stamp = _stamp(path)
         except (ValueError, NotImplementedError):
-            return None  # load says why
+            # A run lets go of its old checkpoints; what was loaded of one can be talked to all the same.
+            with self._lock:
+                left = [(key[0], held.stamp) for key, held in self._models.items() if held.info.name == name]
+            if not left:
+                return None  # load says why
+            path, stamp = left[-1]
+        try:
+            with self._lock:
+                return self._take(path, precision, stamp)
+        except (ValueError, NotImplementedError):
+            return None
 
     def load(
         self, name: str, precision: Precision | None, progress: Callable[[float, str], None]

@@ -70,6 +70,21 @@ def test_a_model_is_found_by_precision(three: list[str]) -> None:
     assert store.find(three[0], "int8") is None
 
 
+def test_a_checkpoint_that_its_run_let_go_of_stays_in_use(
+    tiny_decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFM_HOME", str(tmp_path))
+    run = tmp_path / "runs" / "mine-1122-1503"
+    folder = shutil.copytree(tiny_decoder, run / "step-000500")
+    (run / "config.toml").write_text("")
+    store = ModelStore()
+    model = store.load("mine-1122-1503", None, silent)
+    assert model.info.name == "mine-1122-1503@500"
+    shutil.rmtree(folder)
+    assert store.find(model.info.name, None) is model
+    assert store.find("mine-1122-1503@400", None) is None
+
+
 def test_auto_precision() -> None:
     assert choose_precision("auto", 10_000_000, "cpu") == "fp32"
     assert choose_precision("auto", 135_000_000, "cpu") == "fp32"
