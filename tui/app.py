@@ -16,24 +16,28 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import msgspec
 from rich.style import Style
+from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.styles import RulesMap
 from textual.dom import DOMNode
-from textual.filter import LineFilter
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from tfm.core.engine import protocol
 from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.keys_file import keys_path, read_keys
+from tfm.tui.no_color import NoColours
 from tfm.tui.palette import palette
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
 from tfm.tui.settings import Settings, SettingsFile
+from tfm.tui.widgets.bars import FirstHint
 
 if TYPE_CHECKING:
     from tfm.tui.remote import Box
@@ -42,6 +46,15 @@ HANGUP_CHECK = 1.0  # seconds between looks at whether the terminal is still the
 BOX_EVERY = 5.0  # seconds between looks at the engine's machine
 BOX_COLUMNS = 100  # of a terminal in whose header its figures may have room
 LAST_RESORT = 2.5  # seconds that an orderly exit may take once the terminal is gone
+
+
+_THEMES = {
+    "tfm-dark": "Dark",
+    "tfm-light": "Light",
+    "tfm-contrast": "High contrast, dark",
+    "tfm-contrast-light": "High contrast, light",
+    "tfm-16": "The terminal's own colours",
+}
 
 
 def _factory(path: str) -> Callable[[], Screen[None]]:
@@ -97,6 +110,7 @@ class TfmApp(App[int]):
         for theme in themes.ALL:
             self.register_theme(theme)
         self._choose_theme(self.settings.theme)
+        self._move()
 
     # ------------------------------------------------------------------ start and end
     def on_mount(self) -> None:
@@ -223,11 +237,30 @@ class TfmApp(App[int]):
 
     # ------------------------------------------------------------------ colours
     def _choose_theme(self, name: str) -> None:
-        """A theme by name; the dark one where a file names one that is not there."""
-        self.theme = name if name in self.available_themes else themes.DARK.name
+        """A theme by name, which is not what a person chose now; the dark one where there is no such."""
+        self._given_theme = self.theme = name if name in self.available_themes else themes.DARK.name
+
+    def adapt_to_terminal(self) -> None:
+        """Where nobody chose a theme and the terminal has sixteen colours, take those."""
+        if self.theme == themes.DARK.name and self.console.color_system == "standard":
+            self._choose_theme(themes.SIXTEEN.name)
+
+    def _move(self) -> None:
+        """Let things slide and blink, or not: the setting decides, and TFM_REDUCED_MOTION over it."""
+        wish = os.environ.get("TFM_REDUCED_MOTION", "")
+        still = wish != "0" if wish else self.settings.reduced_motion
+        self.animation_level = "none" if still else constants.TEXTUAL_ANIMATIONS
+
+    def _change_motion(self) -> None:
+        still = not self.settings.reduced_motion
+        self.remember(msgspec.structs.replace(self.settings, reduced_motion=still))
+        self._move()
+        self.notify(f"Reduced motion is {'on' if still else 'off'}.", markup=False)
 
     def _theme_chosen(self, theme: Theme) -> None:
-        self.remember(msgspec.structs.replace(self.settings, theme=theme.name))
+        if theme.name != self._given_theme:  # else nobody chose it
+            self._given_theme = ""
+            self.remember(msgspec.structs.replace(self.settings, theme=theme.name))
 
     @property
     def palette(self) -> dict[str, Style]:
@@ -243,10 +276,29 @@ class TfmApp(App[int]):
 
     # ------------------------------------------------------------------ what is safe to paint
     def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), ControlFilter()]
+        filters = [*super().get_line_filters(), ControlFilter()]
+        if not self.no_color:
+            return filters
+        return [*(f for f in filters if not isinstance(f, Monochrome | NoColor)), NoColours()]
 
     # ------------------------------------------------------------------ actions
+    def greet(self) -> None:
+        """The person found one of the ways that the first-run hint shows: it goes, for good."""
+        if not self.settings.welcomed:
+            self.remember(msgspec.structs.replace(self.settings, welcomed=True))
+            for screen in self.screen_stack:
+                for hint in screen.query(FirstHint):
+                    hint.remove()
+
+    def on_source_input_submitted(self) -> None:
+        self.greet()
+
+    def action_command_palette(self) -> None:
+        self.greet()
+        super().action_command_palette()
+
     def action_mode(self, name: str) -> None:
+        self.greet()
         if name != self.current_mode and not self.screen.is_modal:
             if name == "lab":
                 self._bring_to_lab(self.shown_session)
@@ -264,6 +316,7 @@ class TfmApp(App[int]):
     def action_help(self) -> None:
         from tfm.tui.screens.help import HelpScreen
 
+        self.greet()
         if isinstance(self.screen, HelpScreen):
             self.pop_screen()
         elif not self.screen.is_modal or self.screen_has_keys(self.screen):
@@ -318,6 +371,8 @@ class TfmApp(App[int]):
         """Every widget and every screen comes through here before it sees a key."""
         for widget in widgets:
             self.keys.apply(widget)
+            if self.animation_level == "none" and isinstance(widget, Input | TextArea):
+                widget.cursor_blink = False
         return super()._register(parent, *widgets, before=before, after=after, cache=cache)
 
     def key_groups(self, screen: Screen[object]) -> list[tuple[str, list[Binding]]]:
@@ -344,6 +399,10 @@ class TfmApp(App[int]):
             act = partial(self.run_action, binding.action, node)
             yield SystemCommand(help, f"{keys}  {binding.id}".strip(), act)
         yield SystemCommand("Colours", "Choose a theme", self.action_change_theme)
+        for name, what in _THEMES.items():
+            yield SystemCommand(f"Colours: {name}", what, partial(setattr, self, "theme", name))
+        motion = "Let things slide and blink" if self.settings.reduced_motion else "Nothing slides or blinks"
+        yield SystemCommand("Reduced motion", motion, self._change_motion)
         yield SystemCommand("Screenshot", "Save an SVG of the screen", self.deliver_screenshot)
 
 
@@ -367,6 +426,7 @@ def run_app(
     elif mode is None and model is not None:
         mode = _mode_for(model)
     app = TfmApp(box=box, model=model, mode="train" if run else mode, run=run)
+    app.adapt_to_terminal()
     status = app.run()
     return app.return_code or status or 0
 

@@ -40,6 +40,14 @@ def palette(variables: Mapping[str, str]) -> dict[str, Style]:
         name: Style.parse(text) + Style(color=Color.parse(variables[variable]).rich_color)
         for name, (variable, text) in _LOOKS.items()
     }
+    if (
+        Color.parse(variables["background"]).ansi is not None
+    ):  # the terminal's own colours: it may have no grey
+        for name in ("faint", "line", "gone"):
+            styles[name] += Style(dim=True)
+        styles["selected"] = Style(reverse=True, bold=True)
+        styles[""] = Style.null()
+        return styles
     accent, background = Color.parse(variables["accent"]), Color.parse(variables["background"])
     styles["selected"] = Style(color=background.rich_color, bgcolor=accent.rich_color, bold=True)
     styles[""] = Style.null()

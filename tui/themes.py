@@ -43,7 +43,7 @@ LIGHT = Theme(
     dark=False,
     variables={
         "quiet": "#66686d",
-        "faint": "#909298",
+        "faint": "#7f8187",
         "line": "#cfcbc0",
         "footer-key-foreground": "#8a5a00",
         "input-selection-background": "#8a5a00 25%",
@@ -52,4 +52,90 @@ LIGHT = Theme(
     },
 )
 
-ALL = (DARK, LIGHT)
+CONTRAST = Theme(
+    name="tfm-contrast",
+    primary="#ffd75f",
+    secondary="#87d7ff",
+    accent="#ffd75f",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#000000",
+    success="#87ff87",
+    warning="#ffd75f",
+    error="#ff9f9f",
+    dark=True,
+    variables={
+        "quiet": "#e0e0e0",
+        "faint": "#bcbcbc",
+        "line": "#a0a0a0",
+        "footer-key-foreground": "#ffd75f",
+        "input-selection-background": "#ffd75f 40%",
+        "block-cursor-foreground": "#000000",
+        "block-cursor-background": "#ffd75f",
+    },
+)
+
+CONTRAST_LIGHT = Theme(
+    name="tfm-contrast-light",
+    primary="#0000a0",
+    secondary="#004f2f",
+    accent="#0000a0",
+    foreground="#000000",
+    background="#ffffff",
+    surface="#ffffff",
+    panel="#ffffff",
+    success="#004f00",
+    warning="#5f3700",
+    error="#8f0000",
+    dark=False,
+    variables={
+        "quiet": "#262626",
+        "faint": "#444444",
+        "line": "#5f5f5f",
+        "footer-key-foreground": "#0000a0",
+        "input-selection-background": "#0000a0 30%",
+        "block-cursor-foreground": "#ffffff",
+        "block-cursor-background": "#0000a0",
+    },
+)
+
+# The terminal's own sixteen colours, whatever they are there: for terminals that have no others, and for
+# people who chose theirs with care. Borders and what is past take the colour of the text, which every
+# palette can show on its background; they step back by being dim.
+SIXTEEN = Theme(
+    name="tfm-16",
+    primary="ansi_yellow",
+    secondary="ansi_cyan",
+    accent="ansi_yellow",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    success="ansi_green",
+    warning="ansi_yellow",
+    error="ansi_red",
+    ansi=True,
+    dark=True,
+    variables={
+        "quiet": "ansi_default",
+        "faint": "ansi_default",
+        "line": "ansi_default",
+        "footer-key-foreground": "ansi_yellow",
+        "ansi-background": "ansi_black",
+        "ansi-foreground": "ansi_white",
+        "border-blurred": "ansi_default",
+        "block-cursor-foreground": "ansi_black",
+        "block-cursor-background": "ansi_yellow",
+        "input-cursor-background": "ansi_yellow",
+        "input-cursor-foreground": "ansi_black",
+        "input-cursor-text-style": "none",
+        "input-selection-background": "ansi_blue",
+        "input-selection-foreground": "ansi_white",
+        "screen-selection-background": "ansi_blue",
+        "screen-selection-foreground": "ansi_white",
+    },
+)
+
+ALL = (DARK, LIGHT, CONTRAST, CONTRAST_LIGHT, SIXTEEN)

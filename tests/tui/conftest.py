@@ -15,8 +15,9 @@ CHATML = (
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app remembers things: not in the home of whoever runs the tests."""
+    """The app remembers things: not in the home of whoever runs the tests. It has been opened before."""
     monkeypatch.setenv("TFM_HOME", str(tmp_path))
+    (tmp_path / "settings.json").write_text('{"welcomed": true}')
 
 
 @pytest.fixture(scope="session")

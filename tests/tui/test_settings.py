@@ -98,9 +98,10 @@ def test_the_document_names_every_field() -> None:
 
 async def test_the_theme_is_remembered(tmp_path: Path) -> None:
     app = TfmApp(NO_ENGINE)
+    file = tmp_path / "settings.json"
     async with app.run_test() as pilot:
         app.theme = "tfm-light"
-        await until(pilot, lambda: (tmp_path / "settings.json").exists(), "the file")
+        await until(pilot, lambda: "tfm-light" in file.read_text(), "the file")
     again = TfmApp(NO_ENGINE)
     async with again.run_test():
         assert again.theme == "tfm-light"

@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from tfm.tui import keymap, status
 from tfm.tui.tight_updates import TightCompositor
-from tfm.tui.widgets.bars import Header, KeyLine
+from tfm.tui.widgets.bars import FirstHint, Header, KeyLine
 
 if TYPE_CHECKING:
     from tfm.tui.app import TfmApp
@@ -30,6 +30,8 @@ class ModeScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Header(self.MODE)
         yield from self.body()
+        if not cast("TfmApp", self.app).settings.welcomed:
+            yield FirstHint()
         yield KeyLine()
 
     def body(self) -> Iterable[Widget]:

@@ -65,6 +65,21 @@ class Header(Lines):
                 return
 
 
+class FirstHint(Lines):
+    """What to press, for whoever is here for the first time. Pressing any of it makes this go for good."""
+
+    def build(self, columns: int) -> Sequence[Sequence[Span]]:
+        name = cast("TfmApp", self.app).keys.name
+        first, last = name(f"mode.{keymap.MODES[0].name}"), name(f"mode.{keymap.MODES[-1].name}")
+        ways = ((f"{first} to {last}", "modes"), (name("app.help_typing"), "all keys"),
+                (name("app.palette"), "all commands"), ("Enter", "sends"))  # fmt: skip
+        spans: list[Span] = [(" New here? ", "live")]
+        for key, what in ways:
+            spans += [(" " if len(spans) == 1 else " · ", "dim"), (key, "key"), (f" {what}", "")]
+        rest: Span = ("   try one, and this line goes", "dim")
+        return [(*spans, rest) if width((*spans, rest)) <= columns else tuple(spans)]
+
+
 class KeyLine(Lines):
     """Keys that do something now; help and the palette stay at the right end whatever happens."""
 
