@@ -424,14 +424,14 @@ def run_app(
 
         box = box_of(host, remote_command)
     elif mode is None and model is not None:
-        mode = _mode_for(model)
+        mode = mode_for(model)
     app = TfmApp(box=box, model=model, mode="train" if run else mode, run=run)
     app.adapt_to_terminal()
     status = app.run()
     return app.return_code or status or 0
 
 
-def _mode_for(model: str) -> str | None:
+def mode_for(model: str) -> str | None:
     """The mode that a model is good for; None: the app itself will say what is wrong with it."""
     from tfm.core.catalog import describe, find_checkpoint
 
@@ -448,10 +448,10 @@ def _why_not(mode: str | None) -> str:
     if mode is not None and mode not in names:
         return f"there is no mode {mode!r}; the modes are {', '.join(names)}"
     if not (os.isatty(0) and os.isatty(1)):
-        return "the app needs a terminal; `tfm-tui translate` works in a pipe"
+        return "the app needs a terminal; `tfm-tui --plain` and `tfm-tui translate` work in a pipe"
     if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         return (
-            f"a terminal of type {os.environ.get('TERM', '')!r} cannot show the app: use the plain commands, "
-            "such as `tfm-tui translate`, or set TERM to what the terminal is"
+            f"a terminal of type {os.environ.get('TERM', '')!r} cannot show the app: `tfm-tui --plain` gives "
+            "the same as a dialogue, line by line; or set TERM to what the terminal is"
         )
     return ""

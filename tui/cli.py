@@ -124,19 +124,34 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 )
 @click.option("--model", "-m", metavar="MODEL", help="The checkpoint to begin with.")
 @click.option("--mode", metavar="MODE", help="The mode to begin in, such as train.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Line by line, without drawing: for screen readers, dumb terminals and pipes.",
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 @click.pass_context
 def cli(
-    ctx: click.Context, host: str | None, remote_command: str | None, model: str | None, mode: str | None
+    ctx: click.Context,
+    host: str | None,
+    remote_command: str | None,
+    model: str | None,
+    mode: str | None,
+    plain: bool,
 ) -> int | None:
     """A terminal lab for Transformers. Without a command it opens the app."""
     if ctx.invoked_subcommand is not None:
         names = ("host", "remote_command", "model", "mode")
         given = [f"--{name.replace('_', '-')}" for name in names if ctx.params[name] is not None]
+        given += ["--plain"] * plain
         if given:
             raise click.UsageError(f"{given[0]} before a command is for the app; put it after the command")
         return None
+    if plain:
+        from tfm.tui.plain.dialogue import run_plain
+
+        return run_plain(host, remote_command, model, mode)
     from tfm.tui.app import run_app
 
     return run_app(host=host, model=model, mode=mode, remote_command=remote_command)
