@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import msgspec
 from rich.style import Style
-from textual import constants
+from textual import constants, on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.styles import RulesMap
 from textual.dom import DOMNode
+from textual.driver import Driver
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.theme import Theme
@@ -156,6 +157,19 @@ class TfmApp(App[int]):
         last.daemon = True
         last.start()
         self.exit(status, return_code=status)
+
+    def get_driver_class(self) -> type[Driver]:
+        from textual.drivers.linux_driver import LinuxDriver
+
+        from tfm.tui.steady_driver import SteadyDriver
+
+        driver = super().get_driver_class()
+        return SteadyDriver if driver is LinuxDriver else driver
+
+    @on(Driver.SignalResume)
+    def _repaint(self) -> None:
+        """Stopped and continued: whatever the terminal shows by now, it is not ours."""
+        self.refresh(layout=True)
 
     async def action_leave(self) -> None:
         self.exit(0)

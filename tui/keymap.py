@@ -48,6 +48,7 @@ APP = (
     _key("app.palette", "ctrl+p", "command_palette", "commands", "Find a command by name", priority=True),
     _key("app.sign_in", "f12", "sign_in", "sign in", "Sign in to the engine's machine (with --host)",
          priority=True),
+    _key("app.suspend", "ctrl+z", "suspend_process", "to the shell", "Go to the shell; fg comes back"),
     _key("app.leave", "q", "leave", "leave", "Leave; a running trainer goes on"),
     _key("app.quit", "ctrl+q", "leave", "leave", "Leave, from anywhere", priority=True),
 )  # fmt: skip

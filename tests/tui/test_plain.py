@@ -129,10 +129,10 @@ def test_a_text_can_be_stopped_and_its_knobs_turned_meanwhile(tiny_chatter: Path
         engine.suspend()  # so that it cannot be done before the next lines are heard
         terminal.enter("A man in a boat.", "A man in a boat.")
         terminal.enter("/set temperature 2", "temperature 2.00")
-        terminal.enter("/turns", "/turns")  # typed ahead
         terminal.type("\x03")
         engine.resume()
-        terminal.wait_until(lambda _: b"1, you: A man in a boat." in terminal.raw, "the end of the reply")
+        terminal.wait_until(lambda _: terminal.raw.endswith(b"chat> "), "the end of the reply")
+        terminal.enter("/turns", "1, you: A man in a boat.")
         terminal.enter("/seed 3", "seed 3")
         terminal.enter("/again", "/continue goes on")  # the whole of it
         engine.suspend()

@@ -164,7 +164,7 @@ def _ask(asked: Asked, command: str, args: dict[str, Any]) -> int:
     from tfm.train.events import CommandDone, Evaluated, RolledBack, Samples
     from tfm.train.launch import ask, require_running
     from tfm.train.run_dir import RunDir
-    from tfm.tui.commands.follow import Printer
+    from tfm.tui.run_lines import Printer
 
     name, wait, as_json = asked
     run, printer = RunDir.open(name), Printer()

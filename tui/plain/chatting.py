@@ -86,12 +86,13 @@ class Chatting(Part):
             await self.keeper.save()
             if alone and turns[0] < len(self.talk.turns):
                 self._say_end(turns[0])
-        turns = [turn for turn in turns if turn < len(self.talk.turns)]  # those that wrote something
-        if not alone:
-            for place, turn in enumerate(turns, 1):
-                self.speaker.note(f"Reply {place} of {len(turns)}, seed {self.talk.turns[turn].seed}:")
-                self.speaker.say(self.talk.turns[turn].text)
-            if len(turns) > 1:
+        if alone:
+            return
+        written = [turn for turn in turns if turn < len(self.talk.turns)]
+        for place, turn in enumerate(written, 1):
+            self.speaker.note(f"Reply {place} of {len(written)}, seed {self.talk.turns[turn].seed}:")
+            self.speaker.say(self.talk.turns[turn].text)
+        if len(written) > 1:
             self.speaker.note("The first stands; /version N takes another one.")
 
     def _say_end(self, turn: int) -> None:

@@ -1,0 +1,27 @@
+"""SteadyDriver: Textual's terminal driver, for a process that is stopped and continued in every way.
+
+Textual prepares for ^Z alone: on any other SIGCONT (after ``kill -STOP``, or from a service manager that
+sends one along with SIGTERM) it sets the terminal up a second time, takes its own settings for those that
+were found, and reads the keys twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.drivers.linux_driver import LinuxDriver
+
+
+class SteadyDriver(LinuxDriver):
+    def _sigcont_application(self, *_: Any) -> None:
+        if not self._auto_restart:  # another program has the terminal, and gives it back itself
+            return
+        if not self._must_signal_resume:  # stopped without a word: let go first of what was set up
+            found = self.attrs_before
+            self.disable_input()
+            self.close()
+            self._must_signal_resume = True
+            self.start_application_mode()  # type: ignore[no-untyped-call]
+            self.attrs_before = found
+        else:
+            self.resume_application_mode()
