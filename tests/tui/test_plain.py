@@ -134,7 +134,7 @@ def test_a_text_can_be_stopped_and_its_knobs_turned_meanwhile(tiny_chatter: Path
         terminal.wait_until(lambda _: terminal.raw.endswith(b"chat> "), "the end of the reply")
         terminal.enter("/turns", "1, you: A man in a boat.")
         terminal.enter("/seed 3", "seed 3")
-        terminal.enter("/again", "/continue goes on")  # the whole of it
+        terminal.enter("/again", "\nchat> ")
         engine.suspend()
         terminal.enter("A dog in a boat.", "A dog in a boat.")
         engine.kill()

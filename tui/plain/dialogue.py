@@ -47,6 +47,7 @@ class Dialogue:
         self._failed = False
         self._lost = False
         self._at_work: asyncio.Task[None] | None = None
+        self._ear: Ear | None = None
 
     # ------------------------------------------------------------------ the loop
     async def run(self) -> int:
@@ -63,7 +64,8 @@ class Dialogue:
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, go, 128 + number)
         try:
-            await self._converse(Ear())
+            self._ear = Ear(by_hand=self.speaker.by_hand)
+            await self._converse(self._ear)
         except asyncio.CancelledError:
             if self._status is None:
                 raise
@@ -189,7 +191,9 @@ class Dialogue:
         box = self.client.box
         if box is None:
             raise ValueError("The engine is on this machine: there is nothing to sign in to.")
-        return box.sign_in()
+        assert self._ear is not None
+        with self._ear.covered():
+            return box.sign_in()
 
     @property
     def _idle(self) -> bool:
