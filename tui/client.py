@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOCAL_ENGINE = (sys.executable, "-m", "tfm.tui.cli", "engine")
 BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries to reach a lost box; the last one stays
+RESTART_AFTER = 2.0  # seconds before an engine that was lost is started again without being asked for
 _READ = 1 << 16
 _LAST = (protocol.Done, protocol.Error, protocol.Welcome)  # nothing more comes with their id
 Answer = TypeVar("Answer", bound=protocol.Event)
@@ -172,6 +173,13 @@ class EngineClient:
         if found is None:
             raise EngineLost(f"The engine gave no answer to {type(message).__name__}.")
         return found
+
+    async def rest(self) -> None:
+        """After a lost engine, for whoever goes on asking by itself: a moment, and a box is waited for until
+        it is there again, so that it is not tried more often than :data:`BACK_OFF` says."""
+        await asyncio.sleep(RESTART_AFTER)
+        while self.box is not None and self.welcome is None:
+            await asyncio.sleep(RESTART_AFTER / 4)
 
     async def tell(self, message: protocol.Request) -> None:
         """Send to a running engine without waiting for an answer; a lost engine is no error here."""

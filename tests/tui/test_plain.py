@@ -110,9 +110,11 @@ def test_chatting_on_a_dumb_terminal(tiny_chatter: Path, tmp_path: Path) -> None
             "/turns", "1, you, version 2 of 2: A dog in a boat.", "2, tiny-chatter, version 1 of 2"
         )
         terminal.enter(f"/export {tmp_path}/out", ".md", ".json")
-        terminal.enter("/new", "A new conversation.")
-        terminal.enter("/chats", "1: A dog in a boat.")
-        terminal.enter("/open 1", "1, you, version 2 of 2: A dog")
+        terminal.enter("/name boats", "called boats")
+        terminal.enter("/new", "A new session.")
+        terminal.enter("/sessions", "1: boats")
+        terminal.enter("/open 1", "A dog in a boat.")
+        terminal.enter("/turns", "1, you, version 2 of 2: A dog in a boat.")
         terminal.process.send_signal(signal.SIGHUP)
         assert terminal.wait_to_end(3) == 128 + signal.SIGHUP
         assert terminal.is_plain(), bytes(terminal.raw)

@@ -107,7 +107,7 @@ def _with_others(config: str | None, changes: dict[str, str], resume: str | None
     """Train as one of the processes of torchrun; the first one tells what happens."""
     from tfm.train.events import RunEnded
     from tfm.train.launch import run_with_others
-    from tfm.tui.commands.follow import Printer
+    from tfm.tui.run_lines import Printer
 
     printer, failed = Printer(), False
     for event in run_with_others(config, changes, resume):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tfm.core.engine import protocol
@@ -12,13 +11,14 @@ from tfm.core.sampling.settings import PRESETS
 from tfm.tui import replies
 from tfm.tui.client import EngineProblem, Stream
 from tfm.tui.conversation import TOP, Conversation, Turn
-from tfm.tui.keeper import Keeper
+from tfm.tui.export import Page, chat_json, chat_page
 from tfm.tui.plain.commands import command, number
-from tfm.tui.plain.part import Part, number_of_token
+from tfm.tui.plain.kept import KeptPart
+from tfm.tui.plain.part import number_of_token
 from tfm.tui.replies import Heard, Replies
 from tfm.tui.session import short_name
-from tfm.tui.transcripts import Transcripts, export
 from tfm.tui.widgets.sampling_panel import Decoding
+from tfm.tui.works import chats
 
 if TYPE_CHECKING:
     from tfm.tui.plain.dialogue import Dialogue
@@ -28,21 +28,38 @@ _ENDS = {"length": "It was cut: /continue goes on.", "cancelled": "Stopped: /con
          "lost": "It was broken off: /continue goes on.", "stop": "Ended by a stop string."}  # fmt: skip
 
 
-class Chatting(Part):
+class Chatting(KeptPart[Conversation]):
     NAME = "chat"
     DOES = "Type a message and Enter to get a reply."
 
     def __init__(self, dialogue: Dialogue) -> None:
-        super().__init__(dialogue, Decoding(settings=PRESETS["chat"]))
-        self.talk = Conversation()
+        super().__init__(dialogue, Decoding(settings=PRESETS["chat"]), chats())
+        self.work = Conversation()
         self.heard: Heard = {}
-        self.keeper = Keeper(Transcripts(), self.speaker.note)
         self.writing: Replies | None = None
+
+    @property
+    def talk(self) -> Conversation:
+        return self.work
+
+    def fresh(self) -> Conversation:
+        kept = {name: getattr(self.talk, name) for name in ("system", "stop", "max_tokens", "n_replies")}
+        return Conversation(settings=self.talk.settings, seed=self.talk.seed, **kept)
+
+    def use(self, work: Conversation) -> None:
+        assert self.decoding is not None
+        super().use(work)
+        self.heard.clear()
+        self.decoding = Decoding(settings=work.settings or self.decoding.settings, seed=work.seed)
+
+    def written(self) -> tuple[Page, Callable[[], bytes]]:
+        return chat_page(self.talk, self.heard), lambda: chat_json(self.talk)
 
     def close(self) -> None:
         if self.writing is not None:
             self.writing.close()
-        self.keeper.save_now()
+            self.keeper.changed(self.talk)
+        super().close()
 
     # ------------------------------------------------------------------ talking
     async def take(self, text: str) -> None:
@@ -226,43 +243,3 @@ class Chatting(Part):
         self.talk.n_replies = number(text, "The number of replies", 1, MAX_REPLIES)
         self._changed()
         self.speaker.note(f"{self.talk.n_replies} replies at once.")
-
-    @command("new", help="An empty conversation, held under the same terms.")
-    async def new(self, _text: str) -> None:
-        await self.keeper.save()
-        kept = {name: getattr(self.talk, name) for name in ("system", "stop", "max_tokens", "n_replies")}
-        self._use(Conversation(settings=self.talk.settings, seed=self.talk.seed, **kept))
-        self.speaker.note("A new conversation.")
-
-    @command("chats", help="Saved conversations, the one changed last first.")
-    async def chats(self, _text: str) -> None:
-        for place, entry in enumerate(await asyncio.to_thread(self.keeper.store.listed), 1):
-            self.speaker.say(f"{place}: {entry.problem or entry.title}")
-
-    @command("open", arguments="N", help="Go on with a saved conversation; its number in /chats.")
-    async def open_chat(self, text: str) -> None:
-        await self.keeper.save()
-        keys = await asyncio.to_thread(self.keeper.store.keys)
-        if not keys:
-            raise ValueError("No conversation is saved yet.")
-        key = keys[number(text, "A conversation", 1, len(keys)) - 1]
-        self._use(await asyncio.to_thread(self.keeper.store.open, key))
-        await self.turns("")
-
-    def _use(self, talk: Conversation) -> None:
-        assert self.decoding is not None
-        self.talk = talk
-        self.heard.clear()
-        self.decoding = Decoding(settings=talk.settings or self.decoding.settings, seed=talk.seed)
-
-    @command("export", arguments="[FOLDER]", help="Write the conversation to files, Markdown and JSON.")
-    async def export(self, text: str) -> None:
-        if not self.talk.path:
-            raise ValueError("There is nothing to export yet.")
-        folder = Path(text or ".").expanduser().absolute()
-        try:
-            written = await asyncio.to_thread(export, self.talk, folder)
-        except OSError as error:
-            raise ValueError(f"{folder} cannot be written to: {error.strerror}.") from None
-        for path in written:
-            self.speaker.say(str(path))

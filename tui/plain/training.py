@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -70,8 +69,8 @@ class Training(Part):
             except EngineLost as problem:
                 if problem.kind != "lost":
                     raise
-                self.speaker.note(f"{problem} Following on in {max(self.client.pause, 2):.0f} s.")
-                await asyncio.sleep(max(self.client.pause, 2))
+                self.speaker.note(f"{problem} Following goes on by itself.")
+                await self.client.rest()
                 continue
             self.run = run
             if record.ended is None and self.stopped:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,9 +11,12 @@ import msgspec
 from tfm.core.engine import protocol
 from tfm.tui.client import EngineProblem, Stream
 from tfm.tui.exchange import Exchange
+from tfm.tui.export import Page, notebook_json, notebook_page
+from tfm.tui.notebook import Notebook
 from tfm.tui.plain.commands import command, number
-from tfm.tui.plain.part import Part
+from tfm.tui.plain.kept import KeptPart
 from tfm.tui.widgets.sampling_panel import Decoding
+from tfm.tui.works import translations
 
 if TYPE_CHECKING:
     from tfm.tui.plain.dialogue import Dialogue
@@ -19,13 +24,27 @@ if TYPE_CHECKING:
 MAX_BEAM = 16
 
 
-class Translating(Part):
+class Translating(KeptPart[Notebook]):
     NAME = "translate"
     DOES = "Type a sentence and Enter to translate it."
 
     def __init__(self, dialogue: Dialogue) -> None:
-        super().__init__(dialogue, Decoding())
-        self.history: list[Exchange] = []
+        super().__init__(dialogue, Decoding(), translations())
+        self.work = Notebook()
+
+    @property
+    def history(self) -> list[Exchange]:
+        return self.work.exchanges
+
+    def fresh(self) -> Notebook:
+        return Notebook(decoding=self.work.decoding)
+
+    def use(self, work: Notebook) -> None:
+        super().use(work)
+        self.decoding = work.decoding
+
+    def written(self) -> tuple[Page, Callable[[], bytes]]:
+        return notebook_page(self.work), lambda: notebook_json(self.work)
 
     @property
     def exchange(self) -> Exchange:
@@ -41,7 +60,9 @@ class Translating(Part):
         model = await self.session.ready()
         assert self.decoding is not None
         exchange = Exchange(text, self.decoding)
-        self.history.append(exchange)
+        self.work.started = self.work.started or time.time()
+        self.work.decoding = self.decoding
+        self.work.add(exchange)
         stream: Stream | None = None
         try:
             stream = await self.open(exchange.request(model))
@@ -59,6 +80,7 @@ class Translating(Part):
             exchange.ended = True
             if stream is not None:
                 await self.settle(stream)
+            await self.keep()
         if any(exchange.tokens):
             self.speaker.end()
         else:

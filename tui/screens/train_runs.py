@@ -47,7 +47,7 @@ class RunsRoom(VerticalScroll, can_focus=True):
 
     def on_mount(self) -> None:
         name_box(self, title="Runs")
-        self._lister = self.set_interval(LIST_EVERY, self.read)
+        self._lister = self.set_interval(LIST_EVERY, self._read_again)
 
     @property
     def runs(self) -> RunList:
@@ -57,6 +57,12 @@ class RunsRoom(VerticalScroll, can_focus=True):
         """Whether the list is kept up to date."""
         if self._lister is not None:
             (self._lister.resume if yes else self._lister.pause)()
+
+    def _read_again(self) -> None:
+        """A machine that is lost is looked for by the client, at its own pace."""
+        client = cast("ModeScreen", self.screen).session.client
+        if client.box is None or client.welcome is not None:
+            self.read()
 
     @work(exclusive=True, group="list")
     async def read(self) -> None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 REDRAW = 0.5  # seconds between redraws of the panel, at the most often
 LOOK_EVERY = 2.0  # seconds between looks at the machine
-RECONNECT = 2.0  # seconds to wait before a lost engine is started again to go on following
 _MODE_OF = {"translation": "translate", "causal-lm": "chat", "masked-lm": "fill"}
 
 
@@ -121,8 +120,8 @@ class WatchRoom(CurveRoom, can_focus=True):
                 self.changed()
                 return
             except EngineLost as problem:
-                self.say(record, f"{problem} Following on in {RECONNECT:.0f} s.", "warning")
-                await asyncio.sleep(RECONNECT)
+                self.say(record, f"{problem} Following goes on by itself.", "warning")
+                await self.client.rest()
             except EngineProblem as problem:
                 record.lose(str(problem))
                 self.changed()
@@ -132,7 +131,7 @@ class WatchRoom(CurveRoom, can_focus=True):
     async def _look(self) -> None:
         """What the run takes of the machine."""
         record = self.record
-        if record is None or not record.going_on:
+        if record is None or not record.going_on or self.client.welcome is None:
             return
         box: protocol.Box | None = None
         trainer: protocol.TrainerStats | None = None
