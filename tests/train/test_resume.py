@@ -23,6 +23,7 @@ from tfm.train.loop import Trainer
 from tfm.train.run_dir import RunDir
 
 OBJECTIVES = ("translation", "dialogue", "text", "masked-lm")
+KINDS = (*OBJECTIVES, "r-drop")
 
 
 class Killed(BaseException):
@@ -35,7 +36,7 @@ def fields(kind: str, tmp_path: Path, corpus: Path, **loop: Any) -> dict[str, An
         "log_every": 1, "accumulate": 3, "bleu_sentences": 2, "sample_sentences": 1, "threads": 1,
         "save_every": 4, "eval_every": 5, **loop,
     }  # fmt: skip
-    if kind == "translation":
+    if kind in ("translation", "r-drop"):
         made = translation_fields(corpus, **loop)
     elif kind == "dialogue":
         path = write_dialogues(tmp_path / "talk.jsonl")
@@ -47,6 +48,8 @@ def fields(kind: str, tmp_path: Path, corpus: Path, **loop: Any) -> dict[str, An
         made = language_fields(objective, {"train": str(tmp_path / "text"), "format": format_}, **loop)
     made["model"]["dropout"] = 0.1
     made["optim"] |= {"ema": 0.9, "weight_decay": 0.01}
+    if kind == "r-drop":  # from the third step on every batch is read twice
+        made["optim"] |= {"r_drop": 5.0, "r_drop_after": 2}
     return made
 
 
@@ -75,7 +78,7 @@ def told(run_events: list[AnyTrainEvent], after: int) -> list[object]:
     return said
 
 
-@pytest.mark.parametrize(("kind", "log_every"), [*((kind, 1) for kind in OBJECTIVES), ("text", 7)])
+@pytest.mark.parametrize(("kind", "log_every"), [*((kind, 1) for kind in KINDS), ("text", 7)])
 def test_death_in_the_middle_of_a_step(tmp_path: Path, corpus: Path, kind: str, log_every: int) -> None:
     made = fields(kind, tmp_path, corpus, max_steps=17, log_every=log_every)
     config, whole = make_run(tmp_path, made, "whole")
@@ -103,7 +106,7 @@ def test_death_in_the_middle_of_a_step(tmp_path: Path, corpus: Path, kind: str, 
     assert same_state(parts.checkpoint_path(17), whole.checkpoint_path(17))
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_resuming_at_the_edge_of_an_epoch(tmp_path: Path, corpus: Path, kind: str) -> None:
     made = fields(kind, tmp_path, corpus, max_steps=1, accumulate=1, batch_tokens=250)
     config, probe = make_run(tmp_path, made, "probe")
@@ -151,7 +154,7 @@ def await_end(run: RunDir, step: int | None = None) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "kill_at", "steps"),
-    [("translation", 13, 24), *(pytest.param(kind, 130, 300, marks=pytest.mark.slow) for kind in OBJECTIVES)],
+    [("translation", 13, 24), *(pytest.param(kind, 130, 300, marks=pytest.mark.slow) for kind in KINDS)],
 )
 def test_kill_minus_nine(tmp_path: Path, corpus: Path, kind: str, kill_at: int, steps: int) -> None:
     loop = {"max_steps": steps, "save_every": 8, "eval_every": 25}
