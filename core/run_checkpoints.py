@@ -1,9 +1,9 @@
 """A model that was trained here, named by its run: ``RUN``, ``RUN@best``, ``RUN@500``. No torch.
 
-    RUN            its average where it ended with one, else its newest checkpoint
-    RUN@average    that average
-    RUN@newest     the newest checkpoint
-    RUN@best       the one with the best evaluation
+    RUN            the better of its average and its best; before it has either, its newest
+    RUN@average    the mean of the last checkpoints, made when a run ends
+    RUN@best       the checkpoint with the best evaluation
+    RUN@newest     the newest one
     RUN@500        the one of a step
     RUN@NAME       a bookmark
 
@@ -46,13 +46,13 @@ def find(run: Path, which: str = "") -> Path | None:
     """What stands after the ``@``; None where the run has no such checkpoint."""
     saved = checkpoints(run)
     if which == "":
-        return _average(run, saved) or (saved[-1] if saved else None)
+        return _average(run, saved) or find(run, BEST) or (saved[-1] if saved else None)
     if which == NEWEST:
         return saved[-1] if saved else None
     if which == AVERAGE:
         return _usable(run / AVERAGE)
     if which == BEST:
-        step = _pointer(run / "best.json", "step")
+        step = _number(run / "best.json", "step")
         return None if step is None else next((f for f in saved if step_of(f) == step), None)
     if which.isdecimal():
         return next((folder for folder in saved if step_of(folder) == int(which)), None)
@@ -76,22 +76,22 @@ def name_of(folder: Path) -> str:
 
 
 def _average(run: Path, saved: list[Path]) -> Path | None:
-    """The run's average, unless the run was resumed and is beyond it."""
-    folder = _usable(run / AVERAGE)
-    if folder is None or not saved:
-        return folder
-    step = _pointer(folder / "training.json", "step")
-    return folder if step is not None and step >= step_of(saved[-1]) else None
+    """The run's average, unless the best checkpoint is better or the run was resumed and is beyond it."""
+    folder, step = _usable(run / AVERAGE), _number(run / AVERAGE / "training.json", "step")
+    if folder is None or (saved and (step is None or step < step_of(saved[-1]))):
+        return None
+    best, average = (_number(run / "best.json", field) for field in ("value", "average"))
+    return None if best is not None and average is not None and average < best else folder
 
 
 def _usable(folder: Path) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def _pointer(file: Path, field: str) -> int | None:
-    """A whole number of a small JSON file; None where it does not hold one."""
+def _number(file: Path, field: str) -> float | None:
+    """A number of a small JSON file; None where it does not hold one."""
     try:
         value = msgspec.json.decode(file.read_bytes(), type=dict[str, Any]).get(field)
     except (OSError, msgspec.DecodeError):
         return None
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int | float) else None

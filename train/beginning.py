@@ -8,8 +8,10 @@ from tfm.core.catalog import NoSuchCheckpoint, find_checkpoint
 from tfm.core.chat import TEMPLATE_FILE
 from tfm.core.checkpoint import Checkpoint
 from tfm.core.config import ModelConfig
-from tfm.train.config import FAMILIES, TrainConfig
+from tfm.train.config import FAMILIES, LoopConfig, TrainConfig
 from tfm.train.preparation import Base
+
+MANY_EPOCHS = 300  # more than that, and a person has probably not chosen them
 
 
 def find_initial(name: str) -> Path:
@@ -50,3 +52,14 @@ def differences(config: TrainConfig, architecture: ModelConfig) -> str:
     asked = config.model
     names = [n for n in asked.__struct_fields__ if getattr(asked, n) != getattr(architecture, n)]
     return ", ".join(names)
+
+
+def too_often(loop: LoopConfig, n_batches: int) -> list[str]:
+    """Advice, where a corpus of so many batches is so small that a model would learn it by heart."""
+    epochs = loop.max_steps * loop.accumulate / n_batches
+    if epochs < MANY_EPOCHS or loop.patience or loop.max_minutes:
+        return []
+    return [
+        f"{loop.max_steps:,} steps read this corpus {epochs:,.0f} times; with loop.patience = 5 the run ends "
+        "when it learns no more, or set fewer loop.max_steps"
+    ]

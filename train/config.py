@@ -33,7 +33,7 @@ class DataConfig(_Section, frozen=True, kw_only=True):
     train_target: str = ""
     valid_source: str = ""
     valid_target: str = ""
-    train: str = ""  # one file: TSV (source TAB target), JSONL or plain text
+    train: str = ""  # one file: TSV (source TAB target), JSONL (or a dataset folder), plain text
     valid: str = ""
     format: Literal["lines", "tsv", "jsonl", "text", "dialogue"] = "lines"
     source_field: str = "source"  # of a JSONL object; a column number for TSV

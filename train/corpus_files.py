@@ -1,4 +1,4 @@
-"""Reading text files line by line: plain or gzip, strictly UTF-8. No torch."""
+"""The files of a corpus, and reading text line by line: plain or gzip, strictly UTF-8. No torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tfm.train.dataset_folder import arrow_files, is_dataset
+
 
 class Meter:
     """How much of some files has been read, in bytes as they lie on the disk."""
 
     def __init__(self, paths: Sequence[Path | str]) -> None:
-        self.total = sum(find_file(path).stat().st_size for path in paths)
+        self.total = sum(file.stat().st_size for path in paths for file in files_of(path))
         self.done = 0
+
+    def count(self, n_bytes: int) -> None:
+        self.done += n_bytes
 
 
 def iter_lines(path: Path | str, meter: Meter | None = None) -> Iterator[str]:
@@ -79,6 +84,26 @@ def find_file(path: Path | str) -> Path:
         return path
     if packed.is_file():
         return packed
+    if is_dataset(path):
+        raise ValueError(
+            f'{path} is a dataset folder, whose rows are read with format = "jsonl" or "dialogue"'
+        )
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file")
     raise ValueError(f"no file {path}")
+
+
+def find_corpus(path: Path | str) -> Path:
+    """As :func:`find_file`, but a dataset folder will do as well.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    folder = Path(path).expanduser()
+    return folder if is_dataset(folder) else find_file(path)
+
+
+def files_of(path: Path | str) -> list[Path]:
+    """The files that hold a corpus: one, or those of a dataset folder."""
+    found = find_corpus(path)
+    return arrow_files(found) if found.is_dir() else [found]

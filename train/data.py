@@ -9,12 +9,14 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tfm.train.config import DataConfig
 from tfm.train.corpus_files import Meter, check_parallel, iter_lines
+from tfm.train.dataset_folder import is_dataset, iter_rows
 
 Pair = tuple[str, str]
 Document = list[str]
@@ -167,6 +169,10 @@ def _turn_text(turn: Any, where: str) -> str:
 
 # --------------------------------------------------------------------------- JSON lines
 def _json_lines(path: str, meter: Meter | None) -> Iterator[tuple[str, Any]]:
+    """Where each object stands, and the object: of a JSONL file, or a row of a dataset folder."""
+    if is_dataset(Path(path)):
+        yield from iter_rows(Path(path), meter.count if meter else lambda n_bytes: None)
+        return
     for number, line in enumerate(iter_lines(path, meter), 1):
         if line.strip():
             try:

@@ -89,9 +89,14 @@ class CheckpointKeeper:
         self._let_go(progress.best_step)
         return folder
 
-    def pin_best(self, progress: Progress) -> None:
-        """Write down which checkpoint is the best; it stays until a better one is pinned."""
+    def pin_best(self, progress: Progress, average: float | None = None) -> None:
+        """Write down which checkpoint is the best; it stays until a better one is pinned.
+
+        ``average`` is what the average at the end of the run is worth, by the same measure.
+        """
         pointer = {"step": progress.best_step, "value": progress.best_value}
+        if average is not None:
+            pointer["average"] = average
         write_atomically(self.run.path / "best.json", msgspec.json.encode(pointer) + b"\n")
 
     def last(self, count: int) -> list[Path]:

@@ -26,7 +26,7 @@ from tfm.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from tfm.core.model import Model, build_model
 from tfm.train import guard
 from tfm.train.batching import BatchOrder, Place
-from tfm.train.beginning import base_of, differences, find_initial
+from tfm.train.beginning import base_of, differences, find_initial, too_often
 from tfm.train.config import TrainConfig
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.ema import WeightAverage
@@ -167,6 +167,7 @@ class Trainer:
         self.replica.join()
         if start and not whole and (fields := differences(self.config, self.task.model_config)):
             problems.append(f"the architecture is that of {start.path.name}; not what [model] says: {fields}")
+        problems += too_often(loop, len(self.order.epoch(self.progress.epoch)))
         yield self._started(self.progress.step if whole else None)
         yield from (Notice(level="warning", message=text) for text in (*problems, *self.task.notices))
 
@@ -485,6 +486,13 @@ class Trainer:
             lambda: self.keeper.save_average(weights, averaged, self.progress, scores), Path
         )
         yield CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
+        best, by = self.progress.best_value, self.config.loop.best_by
+        if self.last_scores is not None and best is not None:
+            value = quality(self.last_scores, by)
+            self.keeper.pin_best(self.progress, value)
+            if value < best:
+                message = f"step {self.progress.best_step:,} has a better {by} than the average"
+                yield Notice(level="info", message=f"{message}: as a model, {self.run_dir.id} is that step")
 
     # ----------------------------------------------------------------- the end
     def _end(self) -> RunEnded | None:

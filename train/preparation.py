@@ -24,7 +24,7 @@ from tfm.core.catalog import checkpoint_home
 from tfm.core.config import ModelConfig
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.config import TrainConfig
-from tfm.train.corpus_files import Meter, find_file
+from tfm.train.corpus_files import Meter, files_of
 from tfm.train.events import Preparing, Stage
 from tfm.train.files import write_atomically
 from tfm.train.token_store import StoreWriter, TokenStore, id_type, written
@@ -109,11 +109,11 @@ def prepare(config: TrainConfig, corpus: Corpus, base: Base | None) -> Generator
 def _fingerprint(paths: list[str]) -> Generator[Preparing, None, str]:
     """SHA-256 of the contents of all files, in their order."""
     meter, tick, whole = Meter(paths), _Tick(), hashlib.sha256()
-    for path in paths:
+    for path in (file for name in paths for file in files_of(name)):
         file_hash = hashlib.sha256()
-        if not find_file(path).is_file():
+        if not path.is_file():
             raise ValueError(f"{path} is no plain file: a corpus is read more than once")
-        with find_file(path).open("rb") as file:
+        with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 file_hash.update(chunk)
                 meter.done += len(chunk)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tfm.train.config import TrainConfig, load_config
-from tfm.train.corpus_files import find_file
+from tfm.train.corpus_files import files_of, find_corpus
 
 DATA_FILES = ("train_source", "train_target", "valid_source", "valid_target", "train", "valid")
 
@@ -26,7 +26,8 @@ def resolve_config(path: Path | str, overrides: dict[str, str] | None = None) ->
         name = getattr(config.data, field)
         if name:
             try:
-                found[field] = str(find_file(base / Path(name).expanduser()))
+                found[field] = str(find_corpus(base / Path(name).expanduser()))
+                files_of(found[field])
             except ValueError as error:
                 raise ValueError(f"{path}: data.{field}: {error}") from None
     loop, start = config.loop, base / Path(config.loop.init_from).expanduser()

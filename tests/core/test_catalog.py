@@ -120,7 +120,7 @@ def trained(home: Path) -> Path:
 @pytest.mark.parametrize(
     ("which", "folder"),
     [
-        ("", "step-001000"),
+        ("", "step-000500"),
         ("@newest", "step-001000"),
         ("@best", "step-000500"),
         ("@500", "step-000500"),
@@ -133,19 +133,23 @@ def test_a_trained_model_is_named_by_its_run(trained: Path, which: str, folder: 
     assert catalog.find_checkpoint(str(trained) + which) == trained / folder
 
 
-def test_what_a_run_has_come_to_is_its_average_until_it_is_resumed(trained: Path) -> None:
+def test_what_a_run_has_come_to_is_the_better_of_its_average_and_its_best(trained: Path) -> None:
     average = shutil.copytree(trained / "bookmark-good", trained / "average")
     (average / "training.json").write_text('{"step": 1000}')
+    for worth, wanted in ((-0.9, average), (-1.1, trained / "step-000500")):
+        (trained / "best.json").write_text(f'{{"step": 500, "value": -1.0, "average": {worth}}}')
+        assert catalog.find_checkpoint(trained.name) == wanted
+    (trained / "best.json").unlink()
     assert catalog.find_checkpoint(trained.name) == average
-    shutil.copytree(trained / "step-001000", trained / "step-002000")
+    shutil.copytree(trained / "step-001000", trained / "step-002000")  # it was resumed
     assert catalog.find_checkpoint(trained.name) == trained / "step-002000"
     assert catalog.find_checkpoint(f"{trained.name}@average") == average
 
 
 def test_runs_are_listed_and_near_misses_of_them_named(trained: Path) -> None:
     [info] = [info for info in catalog.list_models() if info.source == "run"]
-    assert (info.name, info.path, info.problem) == (trained.name, str(trained / "step-001000"), "")
-    assert catalog.describe(catalog.find_checkpoint(trained.name)).name == f"{trained.name}@1000"
+    assert (info.name, info.path, info.problem) == (trained.name, str(trained / "step-000500"), "")
+    assert catalog.describe(catalog.find_checkpoint(trained.name)).name == f"{trained.name}@500"
     assert catalog.describe(trained / "bookmark-good").name == f"{trained.name}@good"
     with pytest.raises(catalog.NoSuchCheckpoint, match=r"has no checkpoint 700; it has .*@500, .*@good"):
         catalog.find_checkpoint(f"{trained.name}@700")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,59 @@ def test_what_is_not_whole_is_no_store(tmp_path: Path) -> None:
 def test_ids_are_as_small_as_the_vocabulary_allows() -> None:
     assert [id_type(size) for size in (300, 65_536, 65_537)] == ["uint16", "uint16", "uint32"]
     assert np.iinfo("uint16").max == 65_535
+
+
+# --------------------------------------------------------------------------- dataset folders
+def write_dataset(folder: Path, rows: list[dict[str, object]], n_files: int = 1) -> Path:
+    """What ``datasets.Dataset.save_to_disk`` writes: Arrow streams, and a state that names them."""
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow, of the extra `datasets`, is not installed")
+    folder.mkdir(parents=True)
+    names = [f"data-{n:05}-of-{n_files:05}.arrow" for n in range(n_files)]
+    share = -(-len(rows) // n_files)
+    for number, name in enumerate(names):
+        table = arrow.Table.from_pylist(rows[number * share : (number + 1) * share])
+        with (
+            arrow.OSFile(str(folder / name), "wb") as sink,
+            arrow.ipc.new_stream(sink, table.schema) as stream,
+        ):
+            stream.write_table(table, max_chunksize=2)
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "x", "_split": None}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+    return folder
+
+
+def test_a_dataset_folder_is_read_like_json_lines(tmp_path: Path) -> None:
+    pairs = [(f"A dog {n}.", f"Ein Hund {n}.") for n in range(7)]
+    rows: list[dict[str, object]] = [{"translation": {"en": s, "de": t}, "id": 1} for s, t in pairs]
+    folder = write_dataset(tmp_path / "pairs" / "train", rows, n_files=2)
+    data = DataConfig(format="jsonl", source_field="translation.en", target_field="translation.de")
+    meter = Meter([folder])
+    assert list(iter_pairs("", "", str(folder), data, meter)) == pairs
+    assert meter.total * 0.5 < meter.done <= meter.total  # but for the marks at the ends of the streams
+    talks = write_dataset(tmp_path / "talks", [{"turns": [{"content": "Hi."}, {"content": "Hello."}]}])
+    assert list(iter_documents(str(talks), DataConfig(format="dialogue"))) == [["Hi.", "Hello."]]
+
+
+def test_a_dataset_folder_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_dataset(tmp_path / "all" / "train", [{"text": "x"}] * 5)
+    (tmp_path / "all" / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    data = DataConfig(format="jsonl")
+    with pytest.raises(ValueError, match=r"has the splits train, validation; name one"):
+        Meter([tmp_path / "all"])
+    with pytest.raises(ValueError, match=r"train, row 1: no text under 'body'"):
+        list(iter_documents(str(folder), DataConfig(format="jsonl", text_field="body")))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install 'tfm-tui\[datasets\]'"):
+        list(iter_documents(str(folder), data))
+    monkeypatch.undo()
+    [file] = folder.glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"arrow is damaged") as caught:
+        list(iter_documents(str(folder), data))
+    assert "\n" not in str(caught.value)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"no whole dataset: data-.*arrow is missing"):
+        list(iter_documents(str(folder), data))
