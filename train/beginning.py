@@ -54,9 +54,9 @@ def differences(config: TrainConfig, architecture: ModelConfig) -> str:
     return ", ".join(names)
 
 
-def too_often(loop: LoopConfig, n_batches: int) -> list[str]:
-    """Advice, where a corpus of so many batches is so small that a model would learn it by heart."""
-    epochs = loop.max_steps * loop.accumulate / n_batches
+def too_often(loop: LoopConfig, steps_per_epoch: float) -> list[str]:
+    """Advice, where a corpus is so small that a model would learn it by heart."""
+    epochs = loop.max_steps / steps_per_epoch
     if epochs < MANY_EPOCHS or loop.patience or loop.max_minutes:
         return []
     return [

@@ -167,7 +167,7 @@ class Trainer:
         self.replica.join()
         if start and not whole and (fields := differences(self.config, self.task.model_config)):
             problems.append(f"the architecture is that of {start.path.name}; not what [model] says: {fields}")
-        problems += too_often(loop, len(self.order.epoch(self.progress.epoch)))
+        problems += too_often(loop, len(self.order.epoch(self.progress.epoch)) / n_batches)
         yield self._started(self.progress.step if whole else None)
         yield from (Notice(level="warning", message=text) for text in (*problems, *self.task.notices))
 
@@ -481,18 +481,21 @@ class Trainer:
             load_weights(self.model, mean_weights(folders))
             self.last_scores = self._scores()
             yield self.last_scores
-        weights, scores = self.replica.weights(), self.last_scores
-        folder = self.processes.first(
-            lambda: self.keeper.save_average(weights, averaged, self.progress, scores), Path
-        )
+        weights, scores, by = self.replica.weights(), self.last_scores, self.config.loop.best_by
+        value = None if scores is None else quality(scores, by)
+
+        def write() -> Path:
+            place = self.keeper.save_average(weights, averaged, self.progress, scores)
+            if self.progress.best_step is not None:
+                self.keeper.pin_best(self.progress, value)
+            return place
+
+        folder = self.processes.first(write, Path)
         yield CheckpointSaved(step=self.progress.step, path=folder.name, reason="average")
-        best, by = self.progress.best_value, self.config.loop.best_by
-        if self.last_scores is not None and best is not None:
-            value = quality(self.last_scores, by)
-            self.keeper.pin_best(self.progress, value)
-            if value < best:
-                message = f"step {self.progress.best_step:,} has a better {by} than the average"
-                yield Notice(level="info", message=f"{message}: as a model, {self.run_dir.id} is that step")
+        best = self.progress.best_value
+        if value is not None and best is not None and value < best:
+            message = f"step {self.progress.best_step:,} has a better {by} than the average"
+            yield Notice(level="info", message=f"{message}: as a model, {self.run_dir.id} is that step")
 
     # ----------------------------------------------------------------- the end
     def _end(self) -> RunEnded | None:

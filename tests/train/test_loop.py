@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.corpora import make_run, of, sentence_pairs, translation_fields, write_pairs
+from tests.train.corpora import make_run, of, sentence_pairs, train, translation_fields, write_pairs
+from tfm.core import run_checkpoints
 from tfm.core.checkpoint import load_checkpoint, verify_checkpoint
 from tfm.core.search import translate_batch
 from tfm.train.control_inbox import ControlInbox
@@ -178,3 +179,32 @@ def test_tsv_and_left_out_pairs(tmp_path: Path, corpus: Path) -> None:
     events = list(Trainer(config, run).run())
     assert events[-1].reason == "finished"
     assert any("no validation set" in notice.message for notice in of(Notice, events))
+
+
+def test_a_run_whose_best_is_better_than_its_average_says_so(tmp_path: Path, corpus: Path) -> None:
+    fields = translation_fields(
+        corpus, max_steps=4, save_every=1, eval_every=2, average_last=3, bleu_sentences=0
+    )
+    fields["optim"] |= {
+        "warmup_steps": 1,
+        "learning_rate": 0.01,
+    }  # each step is far better than the one before
+    config, run = make_run(tmp_path, fields)
+    said = [notice.message for notice in of(Notice, train(config, run))]
+    assert any("step 4 has a better loss than the average" in message for message in said)
+    assert run_checkpoints.find(run.path) == run.checkpoint_path(4)
+    assert run_checkpoints.find(run.path, "average") == run.path / "average"
+
+
+def test_a_small_corpus_read_too_often_is_told_of(tmp_path: Path, corpus: Path) -> None:
+    loop = {"bleu_sentences": 0, "sample_sentences": 0, "batch_tokens": 4000}
+    for patience, told in ((0, True), (3, False)):
+        fields = translation_fields(corpus, max_steps=1000, patience=patience, **loop)
+        config, run = make_run(tmp_path, fields, f"patience-{patience}")
+        trainer = Trainer(config, run)
+        said = []
+        for event in trainer.run():
+            said.append(event)
+            if isinstance(event, Step):
+                break
+        assert any("steps read this corpus 1,000 times" in n.message for n in of(Notice, said)) is told
