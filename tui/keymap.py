@@ -28,6 +28,7 @@ MODES = (
     Mode("fill", "Fill", "f3", "tfm.tui.screens.fill:FillScreen"),
     Mode("lab", "Lab", "f4", "tfm.tui.screens.lab:LabScreen"),
     Mode("train", "Train", "f5", "tfm.tui.screens.train:TrainScreen"),
+    Mode("models", "Models", "f6", "tfm.tui.screens.models:ModelsScreen"),
 )
 
 
@@ -286,11 +287,46 @@ STEER = (
     _key("train.stop", "Q", "stop_run", "stop (saves)", "Stop the run; it saves a checkpoint first"),
 )
 
+MODELS = (
+    _key("models.use", "enter", "use", "use", "Use the model, in the mode that it is good for"),
+    _key("models.load", "l", "load", "load", "Load the model into memory"),
+    _key("models.unload", "u", "unload", "unload", "Give its memory back"),
+    _key("models.verify", "v", "verify", "verify", "Check its files against the manifest, and every number"),
+    _key(
+        "models.compare", "c", "compare", "compare", "Compare its config with another one's, field by field"
+    ),
+    _key("models.import", "i", "import", "import", "Import a Hugging Face folder or a GGUF file"),
+    _key("models.pull", "g", "pull", "get", "Get a published model: SmolLM2, or one of the hub"),
+    _key("models.delete", "x,delete", "delete", "delete", "Delete the model, if it is your own; asks first"),
+    _key("models.card", "tab", "switch_focus", "card", "Go between the list and the card"),
+    _key("models.stop", "escape", "escape", "cancel", "Call off what is going on; else back to the list"),
+    _key("models.refresh", "ctrl+r", "refresh", "refresh", "Look again which models there are"),
+)
+
+MODEL_LIST = (
+    _key("models.up", "up,k", "move(-1)", "choose", "The model above"),
+    _key("models.down", "down,j", "move(1)", "choose", "The model below"),
+    _key("models.page_up", "pageup", "page(-1)", "page", "A page up in the list"),
+    _key("models.page_down", "pagedown", "page(1)", "page", "A page down in the list"),
+    _key("models.first", "home", "move(-1000000)", "first", "The first model"),
+    _key("models.last", "end", "move(1000000)", "last", "The last model"),
+)
+
+MODEL_PAGE = (
+    _key("card.up", "up,k", "scroll_up", "scroll", "A line up"),
+    _key("card.down", "down,j", "scroll_down", "scroll", "A line down"),
+    _key("card.page_up", "pageup", "page_up", "page", "A page up"),
+    _key("card.page_down", "pagedown,space", "page_down", "page", "A page down"),
+    _key("card.first", "home", "scroll_home", "beginning", "To the beginning"),
+    _key("card.last", "end", "scroll_end", "end", "To the end"),
+)
+
 _NAMES = {
     "escape": "Esc", "enter": "Enter", "tab": "Tab", "question_mark": "?", "comma": ",", "full_stop": ".",
     "left": "←", "right": "→", "up": "↑", "down": "↓", "left_square_bracket": "[",
     "right_square_bracket": "]", "space": "Space", "home": "Home", "end": "End", "backspace": "Bksp",
     "slash": "/", "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-", "equals_sign": "=",
+    "delete": "Del",
 }  # fmt: skip
 
 
@@ -328,6 +364,7 @@ PLACES = (
     Place("fill", (*FILL, *KNOBS), (FILL_TEXT, GAPS)),
     Place("lab", (*LAB, *KNOBS), (LAB_TEXT, LOOK)),
     Place("train", TRAIN, (RUNS, (*RUN, *STEER))),
+    Place("models", MODELS, (MODEL_LIST, MODEL_PAGE)),
     Place("the list of stages", STAGES, covers=True),
     Place("the list of sessions", SESSIONS, covers=True),
 )

@@ -118,6 +118,13 @@ class Session:
             self._on_change()
             raise
 
+    def forget(self, path: str, gone: bool) -> None:
+        """The checkpoint at ``path`` is no longer in memory, or (``gone``) no longer there at all."""
+        if self.loaded is not None and self.loaded.info.path == path:
+            self.loaded = None
+            self.wanted = None if gone else self.wanted
+            self._on_change()
+
     async def list_models(self) -> tuple[protocol.ModelInfo, ...]:
         """Every checkpoint that the engine's machine has."""
         self.models = (await self.client.ask(protocol.ModelsList(id=0), protocol.ModelsListed)).models

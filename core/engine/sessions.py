@@ -43,9 +43,11 @@ class PrefixCache:
     (``select``) before it is written to. Least recently used ones go first.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, on_growth: Callable[[], None] | None = None) -> None:
         self.n_reused = 0  # tokens that need not be computed again, so far
         self._max_bytes = max_bytes
+        self._on_growth = on_growth
+        self._nbytes = 0  # counted along, so that other threads may ask at any time
         self._entries: OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], KVCache] = OrderedDict()
 
     def lookup(self, source: Sequence[int], ids: Sequence[int]) -> tuple[KVCache, int] | None:
@@ -76,16 +78,20 @@ class PrefixCache:
                 self._entries.move_to_end(known)
                 return
             if shared == len(known[1]):
-                del self._entries[known]
+                self._nbytes -= self._entries.pop(known).nbytes()
         self._entries[key] = cache
-        while len(self._entries) > MAX_PREFIXES or self.nbytes() > self._max_bytes:
-            self._entries.popitem(last=False)
+        self._nbytes += cache.nbytes()
+        while len(self._entries) > MAX_PREFIXES or self._nbytes > self._max_bytes:
+            self._nbytes -= self._entries.popitem(last=False)[1].nbytes()
+        if self._on_growth is not None:
+            self._on_growth()
 
     def clear(self) -> None:
         self._entries.clear()
+        self._nbytes = 0
 
     def nbytes(self) -> int:
-        return sum(cache.nbytes() for cache in self._entries.values())
+        return self._nbytes
 
 
 @dataclass
@@ -104,6 +110,9 @@ class LoadedModel:
 
 class ModelStore:
     """Loads models and keeps them until their room is needed; the longest unused one goes first.
+
+    Of the budget, one part in ``PREFIX_SHARE`` is for the retained prefixes of all models together, the
+    rest for their weights; what the machine has free is looked at, too.
 
     ``load`` may take seconds and is called from one thread at a time; the rest returns at once.
     """
@@ -190,8 +199,8 @@ class ModelStore:
             info=info,
             precision=chosen,
             device=self.device,
-            size_bytes=size,
-            prefixes=PrefixCache(self._budget // PREFIX_SHARE),
+            size_bytes=sum(parameter.nbytes for parameter in checkpoint.model.parameters()),
+            prefixes=PrefixCache(self._budget // PREFIX_SHARE, self._trim_prefixes),
             users=1,
             stamp=stamp,
         )
@@ -275,17 +284,33 @@ class ModelStore:
 
     def _make_room(self, name: str, size: int) -> None:
         held = sum(model.size_bytes for model in self._models.values())
+        weights = self._budget - self._budget // PREFIX_SHARE
         for key, model in list(self._models.items()):
-            if held + size <= self._budget:
+            if held + size <= weights and size <= _free_memory(self.device):
                 return
             if model.users == 0:
                 del self._models[key]
                 held -= model.size_bytes
-        if held + size > self._budget:
+                self._give_back()
+        if held + size > weights:
             raise MemoryError(
-                f"{name} needs {size / 1e9:.1f} GB; of the {self._budget / 1e9:.1f} GB set aside for models, "
-                f"{held / 1e9:.1f} GB are in use"
+                f"{name} needs {size / 1e9:.1f} GB; of the {weights / 1e9:.1f} GB set aside for the weights "
+                f"of models, {held / 1e9:.1f} GB are in use"
             )
+        free = _free_memory(self.device)
+        if size > free:
+            raise MemoryError(f"{name} needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free here")
+
+    def _trim_prefixes(self) -> None:
+        """One model's prefixes grew: those of models that nobody uses make room, the longest unused first."""
+        with self._lock:
+            held = sum(model.prefixes.nbytes() for model in self._models.values())
+            for model in self._models.values():
+                if held <= self._budget // PREFIX_SHARE:
+                    return
+                if model.users == 0:
+                    held -= model.prefixes.nbytes()
+                    model.prefixes.clear()
 
 
 def check_room(model: LoadedModel, n_lanes: int, n_tokens: int) -> None:

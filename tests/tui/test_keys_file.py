@@ -104,7 +104,7 @@ def test_keys_as_they_come_have_no_conflict(tmp_path: Path) -> None:
 async def test_new_keys_act_also_while_text_is_typed_and_show_everywhere(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text(
         '"temperature.raise" = "alt+up"\n"translate.again" = "f10"\n"app.help_typing" = "f11"\n'
-        '"app.palette" = "ctrl+k"\n"mode.fill" = "f6"\n"translate.clear" = []\n"oops" = "x"\n'
+        '"app.palette" = "ctrl+k"\n"mode.fill" = "alt+f"\n"translate.clear" = []\n"oops" = "x"\n'
     )
     async with driven(TranslateScreen, None, (100, 30)) as (screen, pilot):
         app = pilot.app
@@ -114,7 +114,7 @@ async def test_new_keys_act_also_while_text_is_typed_and_show_everywhere(tmp_pat
         assert screen.panel.decoding.settings.temperature == pytest.approx(0.05)
         assert screen.source.text == "T"  # the old key is a letter like any other
         await pilot.pause(0.2)
-        assert "^K commands" in painted(app) and "F11 help" in painted(app) and "F6 Fill" in painted(app)
+        assert "^K commands" in painted(app) and "F11 help" in painted(app) and "Alt+f Fill" in painted(app)
         assert "^L" not in painted(app).splitlines()[-1]
         await pilot.press("f11")
         await until(pilot, lambda: "Alt+↑" in painted(app), "help")
@@ -123,7 +123,7 @@ async def test_new_keys_act_also_while_text_is_typed_and_show_everywhere(tmp_pat
         helps = {command.title: command.help for command in app.get_system_commands(screen)}
         assert helps["Raise the temperature"] == "Alt+↑  temperature.raise"
         assert helps["Empty the input for another text"] == "translate.clear"  # no key, yet in the palette
-        await pilot.press("f6")
+        await pilot.press("alt+f")
         await until(pilot, lambda: app.current_mode == "fill", "the mode")
 
 
