@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import msgspec
+from rich.console import RenderableType
 from rich.style import Style
 from textual import constants, on
 from textual.app import App, SystemCommand
@@ -38,6 +39,7 @@ from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
 from tfm.tui.settings import Settings, SettingsFile
+from tfm.tui.tight_updates import RESET, Shown
 from tfm.tui.widgets.bars import FirstHint
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class TfmApp(App[int]):
         super().__init__()
         self._palette: dict[str, Style] = {}
         self._palette_of = ""  # the theme that it was made for
+        self.shown = Shown()
         self._asked = False  # the person to sign in to the box
         self._settings = SettingsFile()
         if mode is None and model is None and self.settings.mode in self.MODES:
@@ -116,6 +119,8 @@ class TfmApp(App[int]):
     # ------------------------------------------------------------------ start and end
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, self._theme_chosen)
+        for signalled in (self.app_suspend_signal, self.app_resume_signal):  # a shell in between
+            signalled.subscribe(self, lambda _: self._leave_pen())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._go, 128 + number)
@@ -175,11 +180,32 @@ class TfmApp(App[int]):
         self.exit(0)
 
     async def on_unmount(self) -> None:
+        self._leave_pen()
         self._save_settings()
         client = self.session.client
         await client.close()
         if client.box is not None:
             client.box.sign_out()
+
+    # ------------------------------------------------------------------ what is sent
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        """Every update on its way to the terminal, reduced to what is not shown yet."""
+        super()._display(screen, self.shown.tight(renderable))
+
+    def on_resize(self) -> None:
+        self.shown.forget()  # a terminal may wrap or cut what it shows
+
+    def _leave_pen(self) -> None:
+        """Write in plain colours from here on: others will."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(RESET)
+        self.shown.forget()
+
+    def action_redraw(self) -> None:
+        """Paint everything anew, whatever another program has written over it."""
+        self.shown.forget()
+        self.refresh()
+        self.screen.refresh()
 
     # ------------------------------------------------------------------ what is remembered
     @property
@@ -417,6 +443,7 @@ class TfmApp(App[int]):
             yield SystemCommand(f"Colours: {name}", what, partial(setattr, self, "theme", name))
         motion = "Let things slide and blink" if self.settings.reduced_motion else "Nothing slides or blinks"
         yield SystemCommand("Reduced motion", motion, self._change_motion)
+        yield SystemCommand("Redraw", "Paint the whole screen anew", self.action_redraw)
         yield SystemCommand("Screenshot", "Save an SVG of the screen", self.deliver_screenshot)
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.events import Key
 from textual.pilot import Pilot
@@ -51,3 +52,9 @@ def press_now(pilot: Pilot[int], *keys: str) -> None:
 def painted(app: App[int]) -> str:
     """Everything on the screen, as it goes to the terminal."""
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+def sent(app: TfmApp, update: object) -> str:
+    """What the terminal is sent for an update of the compositor."""
+    tight = app.shown.tight(update)  # type: ignore[arg-type]
+    return tight.render_segments(app.console) if isinstance(tight, CompositorUpdate) else ""

@@ -10,7 +10,6 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from tfm.tui import keymap, status
-from tfm.tui.tight_updates import TightCompositor
 from tfm.tui.widgets.bars import FirstHint, Header, KeyLine
 
 if TYPE_CHECKING:
@@ -22,10 +21,6 @@ class ModeScreen(Screen[None]):
     """A mode: subclasses give the body and say which keys matter now."""
 
     MODE: ClassVar[str]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._compositor = TightCompositor()
 
     def compose(self) -> ComposeResult:
         yield Header(self.MODE)
