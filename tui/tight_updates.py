@@ -89,7 +89,7 @@ class Shown:
         row.update(cells)
         spilled: set[int] = set()
         for x in changed:
-            spilled.update(range(x + _width(row, x), x + _width(row, x) + _spill(row[x][0])))
+            spilled.update(range(x + _width(row, x), x + _most(row[x][0])))
         if spilled:
             changed = sorted({*changed, *(x for x in spilled if x in row)})
         here = -1  # the column of the cursor; -1: it may be anywhere
@@ -220,6 +220,6 @@ def _is_doubtful(text: str) -> bool:
 
 
 @lru_cache(1024)
-def _spill(text: str) -> int:
-    """How many cells behind it a character may cover where a terminal takes its parts one by one."""
-    return 2 * (len(text) - 1) if _is_doubtful(text) else 0
+def _most(text: str) -> int:
+    """How many cells a doubtful character may cover where a terminal takes its parts one by one."""
+    return 2 * len(text) if _is_doubtful(text) else 0

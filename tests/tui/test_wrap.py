@@ -10,7 +10,37 @@ from rich.cells import cell_len
 from tfm.tui.widgets.cells import cells_of, changed, fit, graphemes, spread, width
 from tfm.tui.widgets.wrap import Paragraph, wrap
 
-ALPHABET = st.sampled_from([*"ab ,ü", "界", "한", "é", "e\u0301", "👩‍👧", "\n", "long"])
+WHOLE = [
+    *"ab ,ü",
+    "界",
+    "한",
+    "é",
+    "e\u0301",
+    "👩‍👧",
+    "\n",
+    "long",
+    "🇩🇪",
+    "👍🏽",
+    "❤️",
+    "1️⃣",
+    "שלום",
+    "مرحبا",
+    "ก็",
+]
+PARTS = [
+    "🇩",
+    "🏽",
+    "\u200d",
+    "\ufe0f",
+    "\u0301",
+    "\u1112",
+    "\u1161",
+    "\u11ab",
+    "\u0915\u093f",
+    "\u093f",
+    "\ufffd",
+]
+ALPHABET = st.sampled_from([*WHOLE, *PARTS])  # parts of characters come where a token ends within one
 pieces = st.lists(st.lists(ALPHABET, max_size=4).map("".join), max_size=30)
 
 
@@ -29,7 +59,7 @@ def test_rows_hold_every_character_once_and_fit(tokens: list[str], columns: int)
     joined = ""
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         line = text[row.start : row.end]
-        assert cell_len(line.rstrip(" ")) <= columns
+        assert width(((line.rstrip(" "), ""),)) <= columns
         joined += line
         if after is not None and after.start > row.end:
             assert text[row.end : after.start] == "\n"
@@ -94,3 +124,13 @@ def test_fitted_rows_fit(row: list[tuple[str, str]], columns: int) -> None:
 def test_graphemes_have_the_width_that_the_terminal_gives_them() -> None:
     assert graphemes("a界e\u0301") == [("a", 1), ("界", 2), ("e\u0301", 1)]
     assert graphemes("👩‍👩‍👧") == [("👩‍👩‍👧", 2)]
+    assert graphemes("🇩🇪🇫") == [("🇩🇪", 2), ("🇫", 1)]
+
+
+@given(st.lists(ALPHABET.filter(lambda text: text != "\n"), max_size=20).map("".join))
+def test_widths_add_up(text: str) -> None:
+    """Of its characters, of its cells and as the painting library counts it."""
+    row = ((text, ""),)
+    assert sum(wide for _, wide in graphemes(text)) == width(row) == cell_len(text.lstrip("\u200d"))
+    assert len(cells_of(row)) == width(row)
+    assert "".join(character for character, _ in graphemes(text)) == text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from rich.cells import cell_len, split_graphemes
 
 Span = tuple[str, str]  # a piece of text and the name of its style ("" is the widget's own)
 Row = tuple[Span, ...]
+JOINER = "\u200d"  # at the beginning of a text the painting library lets it swallow what follows
 Cells = list[Span]  # one entry a cell; the right half of a wide character is ("", style)
 
 
@@ -21,12 +24,27 @@ def graphemes(text: str) -> list[tuple[str, int]]:
         if number:
             found.append(("\n", 0))
         spans, _ = split_graphemes(line)
-        found += [(line[start:end], wide) for start, end, wide in spans]
+        for start, end, wide in spans:
+            if _letter_of_flag(line[start:end]) and found and _letter_of_flag(found[-1][0]):
+                found[-1] = (found[-1][0] + line[start:end], found[-1][1] + wide)  # two make a flag
+            else:
+                found.append((line[start:end], wide))
     return found
 
 
+@lru_cache(4096)
+def stands_alone(character: str) -> bool:
+    """May a row break on either side of it, as with an ideogram? Told by how it begins, so that what comes
+    later (the other half of a flag, a selector that makes it an emoji) does not change the answer."""
+    return not character.isascii() and (cell_len(character[0]) == 2 or _letter_of_flag(character[0]))
+
+
+def _letter_of_flag(character: str) -> bool:
+    return len(character) == 1 and "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
 def width(row: Row) -> int:
-    return sum(cell_len(text) for text, _ in row)
+    return sum(cell_len(text.lstrip(JOINER)) for text, _ in row)
 
 
 def cells_of(row: Row) -> Cells:

@@ -16,7 +16,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tfm.tui.safe_text import plain, safe_text
-from tfm.tui.widgets.cells import Cells, Row, Span, cells_of, changed, fit
+from tfm.tui.widgets.cells import JOINER, Cells, Row, Span, cells_of, changed, fit
 
 if TYPE_CHECKING:
     from tfm.tui.app import TfmApp
@@ -34,7 +34,7 @@ def strip_of(widget: Widget, row: Row, columns: int) -> Strip:
     """Paint one row over the widget's own background."""
     base = widget.rich_style
     looks = cast("TfmApp", widget.app).palette
-    segments = [Segment(text, base + looks[name]) for text, name in row if text]
+    segments = [Segment(text.lstrip(JOINER), base + looks[name]) for text, name in row if text]
     return Strip(segments).adjust_cell_length(columns, base)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
-from tfm.tui.widgets.cells import graphemes
+from tfm.tui.widgets.cells import graphemes, stands_alone
 
 
 class Line(NamedTuple):
@@ -39,7 +39,8 @@ def wrap(text: str, start: int, columns: int) -> list[Line]:
             cells += 1
             chance = (after, cells)
         else:
-            if wide == 2 and cells:
+            alone = stands_alone(character)
+            if alone and cells:
                 chance = (index, cells)
             if cells and cells + wide > columns:
                 if chance is not None and chance[0] > row_start:
@@ -50,7 +51,7 @@ def wrap(text: str, start: int, columns: int) -> list[Line]:
                     row_start, cells = index, 0
                 chance = None
             cells += wide
-            if wide == 2:
+            if alone:
                 chance = (after, cells)
         index = after
     rows.append(Line(row_start, len(text), cells))
