@@ -22,7 +22,7 @@ class RunList(Lines):
         if not self.runs:
             return [((self.message, "dim"),)]
         name = max(18, *(len(run.run) for run in self.runs)) + 2
-        head: Row = ((f"    {'run':<{name}}{'state':<10}{'step':>16}  {'best':<26}", "faint"),)
+        head: Row = ((f"    {'run':<{name}}{'state':<10}{'step':>16}  best", "faint"),)
         rows = [spread(head, (("started ", "faint"),), columns)]
         rows += [self._row(number, name, columns) for number in range(len(self.runs))]
         return rows

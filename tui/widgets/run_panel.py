@@ -82,13 +82,23 @@ class Legend(Lines):
     view = View()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        spans: list[Span] = []
+        said = " · ".join(self.view.described())
+        rows: list[Row] = [()]
+        for entry in (*self._entries(), ((f" {said}", "dim"),) if said else ()):
+            if rows[-1] and width((*rows[-1], *entry)) > columns:
+                rows.append(())
+            rows[-1] = (*rows[-1], *entry)
+        return rows
+
+    def _entries(self) -> list[Row]:
+        """What each run's line looks like."""
+        entries: list[Row] = []
         for number, record in enumerate(self.records if len(self.records) > 1 else ()):
             style = f"run{number + 1}"
-            spans += [(" ", ""), sample(PATTERNS[number], MARKS[number], style), (f" {record.run}", style)]
-            spans.append((f" {record.state} {record.step_number:,}  ", "dim"))
-        right: Row = ((" · ".join(self.view.described()) + " ", "dim"),)
-        return [spread(tuple(spans), right, columns)]
+            line = sample(PATTERNS[number], MARKS[number], style, 7)
+            about = f" {record.state} {record.step_number:,}  "
+            entries.append(((" ", ""), line, (f" {record.run}", style), (about, "dim")))
+        return entries
 
 
 # --------------------------------------------------------------------------- figures
