@@ -87,6 +87,16 @@ def _fork(request: Request, emit: Emit, cancelled: Cancelled) -> None:
     emit(RunStarting(id=request.id, run=run.id, path=str(run.path)))
 
 
+def _family(trainer: psutil.Process) -> list[psutil.Process]:
+    """All processes that train together: the owner may be one of several that one launcher started."""
+    eldest = trainer
+    while (parent := eldest.parent()) is not None and any(
+        name in parent.cmdline() for name in ("tfm.train.launch", "torch.distributed.run")
+    ):
+        eldest = parent
+    return [eldest, *eldest.children(recursive=True)]
+
+
 def _stats(request: Request, emit: Emit, cancelled: Cancelled) -> None:
     """Nothing where the run has no trainer, or one on another machine: its figures would not be the run's."""
     assert isinstance(request, RunStats)
@@ -95,9 +105,8 @@ def _stats(request: Request, emit: Emit, cancelled: Cancelled) -> None:
         return
     emit(box_stats(request.id))
     try:
-        trainer = psutil.Process(owner.pid)
         memory, cpu_seconds, pids = 0, 0.0, []
-        for process in (trainer, *trainer.children(recursive=True)):
+        for process in _family(psutil.Process(owner.pid)):
             memory += process.memory_info().rss
             times = process.cpu_times()
             cpu_seconds += times.user + times.system

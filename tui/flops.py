@@ -1,7 +1,7 @@
 """How much of the hardware a run uses: model FLOP/s and MFU. Pure functions.
 
     model FLOP/s = 6 x parameters x target tokens a second
-    MFU          = model FLOP/s / peak FLOP/s of the device at the run's precision
+    MFU          = model FLOP/s / (peak FLOP/s of a device at the run's precision x devices)
 
 Six: a multiplication and an addition for each parameter and token on the way forward, and twice that
 on the way back (Kaplan et al. 2020, section 2.1; MFU: Chowdhery et al. 2022, appendix B). Attention's
