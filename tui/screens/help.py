@@ -14,6 +14,35 @@ from tfm.tui import keymap
 from tfm.tui.safe_text import plain
 from tfm.tui.widgets.cells import Row
 from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.wrap import wrap
+
+_KEYS = 16  # cells for the keys
+_FIRST = "Single letters work while no text is being typed (Tab or Esc leaves the input)."
+
+
+class KeyList(Lines):
+    """Groups of bindings, each with what it does; long texts go on below themselves."""
+
+    groups: Sequence[tuple[str, Sequence[Binding]]] = ()
+
+    def build(self, columns: int) -> list[Row]:
+        rows: list[Row] = [((line, "dim"),) for line in _wrapped(_FIRST, columns)]
+        for title, bindings in self.groups:
+            rows += [(), ((title, "live"),)]
+            keys: dict[str, list[str]] = {}  # what several keys do alike is said once
+            for binding in bindings:
+                names = keymap.key_names(binding) or "(no key)"
+                keys.setdefault(binding.tooltip or binding.description, []).append(names)
+            for help, its_keys in keys.items():
+                head = f"  {' '.join(its_keys):<{_KEYS}} "
+                for text in _wrapped(help, columns - len(head)):
+                    rows.append(((head, "key"), (text, "")))
+                    head = " " * len(head)
+        return rows
+
+
+def _wrapped(text: str, columns: int) -> list[str]:
+    return [text[line.start : line.end].rstrip() for line in wrap(text, 0, max(columns, 10))]
 
 
 class HelpScreen(ModalScreen[None]):
@@ -29,17 +58,9 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title = plain("Keys")
             dialog.border_subtitle = plain("↑ ↓ scroll · Esc back")
-            yield Lines()
+            yield KeyList()
 
     def on_mount(self) -> None:
-        rows: list[Row] = [
-            (("Single letters work while no text is being typed (Tab or Esc leaves the input).", "dim"),),
-        ]
-        for title, bindings in self._groups:
-            rows += [(), ((title, "live"),)]
-            keys: dict[str, list[str]] = {}  # what several keys do alike is said once
-            for binding in bindings:
-                help = binding.tooltip or binding.description
-                keys.setdefault(help, []).append(keymap.key_names(binding))
-            rows += [((f"  {' '.join(names):<16} ", "key"), (help, "")) for help, names in keys.items()]
-        self.query_one(Lines).show(rows)
+        keys = self.query_one(KeyList)
+        keys.groups = self._groups
+        keys.repaint()
