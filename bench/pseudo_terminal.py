@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import psutil
+import pyte
 
 COLUMNS, ROWS = 80, 24
 SYNC_QUERY, SYNC_ANSWER = b"\x1b[?2026$p", b"\x1b[?2026;2$y"
@@ -38,6 +39,9 @@ class PseudoTerminal:
         self.output = bytearray()
         self._synchronized, self._answer_after = synchronized, answer_after
         self._due: list[tuple[float, bytes]] = []
+        self._screen = pyte.Screen(COLUMNS, ROWS)
+        self._feed = pyte.ByteStream(self._screen).feed
+        self._fed = 0  # how much of the output is on that screen
         self._asked = 0  # how much of the output was searched for questions
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -108,9 +112,14 @@ class PseudoTerminal:
             self.read(0.1)
         return time.perf_counter()
 
-    def wait_for(self, text: str, after: int = 0, seconds: float = 60.0) -> float:
-        mark = text.encode()
-        return self.wait_until(lambda: self.output.find(mark, after) >= 0, repr(text), seconds)
+    def wait_for(self, text: str, seconds: float = 60.0) -> float:
+        return self.wait_until(lambda: self.shows(text), repr(text), seconds)
+
+    def shows(self, text: str) -> bool:
+        """Is it on the screen? Only cells that change are sent, so a text need not come in one piece."""
+        self._feed(bytes(self.output[self._fed :]))
+        self._fed = len(self.output)
+        return any(text in row for row in self._screen.display)
 
     def key_latency(self, character: str, patience: float = 5.0) -> float | None:
         """Seconds from a key to its character on the screen; None: it did not come."""

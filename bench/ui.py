@@ -76,9 +76,9 @@ def starts() -> None:
 
 
 def _loaded(terminal: PseudoTerminal) -> bool:
-    if b"no model" in terminal.output:
+    if terminal.shows("no model"):
         raise RuntimeError("the app could not load its model: tfm-tui doctor says why")
-    return b"fp32" in terminal.output or b"bf16" in terminal.output
+    return terminal.shows("fp32") or terminal.shows("bf16")
 
 
 def _timed(code: str) -> float:
@@ -129,7 +129,8 @@ def bytes_a_token(
         terminal.read_for(0.5)
         before, began = len(terminal.output), time.perf_counter()
         terminal.send("\r")
-        terminal.wait_for("again", before)  # the key line at the end
+        terminal.wait_for("stop")
+        terminal.wait_for("again")  # the key line at the end
         terminal.read_for(0.7)
         sent, seconds = len(terminal.output) - before, time.perf_counter() - began - 0.7
         print(f"{name:<52}{sent / tokens:>11.1f}{sent:>11,}{tokens / seconds:>10,.0f} tok/s")

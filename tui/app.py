@@ -34,7 +34,7 @@ from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.keys_file import keys_path, read_keys
 from tfm.tui.no_color import NoColours
-from tfm.tui.palette import palette
+from tfm.tui.palette import palette, unsure
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
@@ -306,7 +306,11 @@ class TfmApp(App[int]):
     def palette(self) -> dict[str, Style]:
         """The looks of spans in the theme of the moment."""
         if self._palette_of != self.theme:
-            self._palette, self._palette_of = palette(self.get_css_variables()), self.theme
+            few = self.native_ansi_color or self.console.color_system == "standard"
+            shade = "dark" if self.current_theme.dark else "light"
+            looks = unsure("none" if self.no_color else "few" if few else shade)
+            self._palette = palette(self.get_css_variables()) | looks
+            self._palette_of = self.theme
         return self._palette
 
     def get_theme_variable_defaults(self) -> dict[str, str]:

@@ -34,6 +34,19 @@ _LOOKS: dict[str, tuple[str, str]] = {  # name: theme variable, text style
 }
 
 
+_UNSURE = {  # by what the terminal can show; blue to orange, which no colour-blindness confuses
+    "dark": ("#7cc4ee", "#e69f00", "bold underline #ff7a45"),
+    "light": ("#0b62a0", "#9a5b00", "bold underline #a83200"),
+    "few": ("cyan", "yellow", "bold underline magenta"),
+    "none": ("underline", "bold underline", "reverse"),
+}
+
+
+def unsure(terminal: str) -> dict[str, Style]:
+    """The looks of tokens that the model was less and less sure of."""
+    return {f"sure{step}": Style.parse(text) for step, text in enumerate(_UNSURE[terminal], start=1)}
+
+
 def palette(variables: Mapping[str, str]) -> dict[str, Style]:
     """The style of each look, from a theme's variables."""
     styles = {

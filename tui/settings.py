@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reduced_motion: bool = False  # nothing slides, fades or blinks
     mode: str = "translate"  # the one that was left last
     models: dict[str, str] = {}  # by mode: the one that was chosen last
+    confidence: bool = False  # text is coloured by how sure the model was
     welcomed: bool = False  # the first-run hint was seen
 
 

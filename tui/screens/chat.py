@@ -104,7 +104,9 @@ class ChatScreen(ChatBook):
             self.changed()
             self.show_all()
         elif isinstance(event, protocol.Token) and number in self.path:
-            self.transcript.append(self.path.index(number), event.piece, mark=event.settings_mark)
+            self.transcript.append(
+                self.path.index(number), event.piece, mark=event.settings_mark, logprob=event.logprob
+            )
             self.keeper.changed(self.talk)
             if writing.n_new == 1:
                 self.show_figures()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfm.core.engine import protocol
+from tfm.tui import confidence
 from tfm.tui.conversation import Conversation, Turn
 from tfm.tui.replies import Heard, pieces
 from tfm.tui.session import short_name
@@ -40,6 +41,9 @@ def _view(
         pieces=tuple(told),
         note=note(talk, number, live, left_out),
         marks=frozenset(first + n for n, token in enumerate(tokens) if token.settings_mark),
+        looks=tuple(
+            (first + n, look) for n, token in enumerate(tokens) if (look := confidence.look(token.logprob))
+        ),
         live=live,
         left_out=left_out,
         first=first,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from textual import work
@@ -13,7 +14,12 @@ from tfm.tui.client import Stream
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets import knobs
+from tfm.tui.widgets.painted import PaintedRows
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
+from tfm.tui.widgets.token_panel import TokenPanel
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 
 class KnobScreen(ModeScreen):
@@ -37,6 +43,25 @@ class KnobScreen(ModeScreen):
     @work(group="tune")
     async def _tune(self, stream: Stream, settings: SamplingSettings) -> None:
         await self.session.client.tell(protocol.Tune(id=0, target=stream.id, settings=settings))
+
+    # ------------------------------------------------------------------ how sure it was
+    def action_confidence(self) -> None:
+        """Colour the text by the model's confidence, or do not."""
+        app = cast("TfmApp", self.app)
+        app.remember(msgspec.structs.replace(app.settings, confidence=not app.settings.confidence))
+        self.show_confidence()
+
+    def show_confidence(self) -> None:
+        on = cast("TfmApp", self.app).settings.confidence
+        for rows in self.query(PaintedRows):
+            rows.touch()
+        for panel in self.query(TokenPanel):
+            panel.legend(on)
+
+    def refresh_status(self) -> None:
+        super().refresh_status()
+        if self.is_mounted:
+            self.show_confidence()  # another mode may have changed it
 
     def _set(self, settings: SamplingSettings) -> None:
         self.decode_with(msgspec.structs.replace(self.panel.decoding, settings=settings, method="sample"))

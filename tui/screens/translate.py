@@ -275,7 +275,7 @@ class TranslateScreen(KeptScreen):
         first = exchange.n_tokens == 1
         self.keeper.changed(self.book)
         if isinstance(event, protocol.Token):
-            self.target.append(place, event.piece, mark=event.settings_mark)
+            self.target.append(place, event.piece, mark=event.settings_mark, logprob=event.logprob)
             if first:
                 self._show_figures()
         elif isinstance(event, protocol.BeamStep):
@@ -377,7 +377,7 @@ class TranslateScreen(KeptScreen):
         self.target.begin(len(exchange.lines))
         for place, tokens in enumerate(exchange.tokens):
             for token in tokens:
-                self.target.append(place, token.piece, mark=token.settings_mark)
+                self.target.append(place, token.piece, mark=token.settings_mark, logprob=token.logprob)
             if not tokens:
                 self.target.replace(place, exchange.text.split("\n")[place])
         self.target.finish_all()

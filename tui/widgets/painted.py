@@ -7,6 +7,8 @@ what a new token costs depends only on what the window shows.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from textual import constants
 from textual.events import Resize
 from textual.geometry import Region, Size
@@ -16,6 +18,9 @@ from textual.timer import Timer
 
 from tfm.tui.widgets.cells import Cells, Row, cells_of, changed
 from tfm.tui.widgets.lines import strip_of
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 LEAP = 4  # one part in so many of the window is scrolled at once while text grows
 
@@ -43,6 +48,11 @@ class PaintedRows(ScrollView):
     def set_columns(self, columns: int) -> None:
         """The width has changed."""
         raise NotImplementedError
+
+    @property
+    def confident(self) -> bool:
+        """Is text coloured by how sure the model was?"""
+        return cast("TfmApp", self.app).settings.confidence
 
     @property
     def columns(self) -> int:

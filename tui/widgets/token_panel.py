@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len, set_cell_size
 
 from tfm.core.engine.protocol import BeamHypothesis, Candidate, Token
+from tfm.tui.confidence import LEGEND
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, Span, width
 from tfm.tui.widgets.lines import Lines
@@ -25,6 +26,13 @@ class TokenPanel(Lines):
         self._beam: tuple[BeamHypothesis, ...] = ()
         self._hint = ""
         self._title = ""
+        self._legend = False
+
+    def legend(self, on: bool) -> None:
+        """Show what the colours of the text mean, at the right end of the rule."""
+        if on != self._legend:
+            self._legend = on
+            self.repaint()
 
     def title(self, text: str) -> None:
         """What the rule above says. It is a row and no border title, so that only its figures repaint."""
@@ -41,7 +49,8 @@ class TokenPanel(Lines):
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         rule: Row = (("── ", "line"), (self._title, "dim"), (" " + "─" * columns, "line"))
-        return [tuple(_clip(rule, columns)), *self._body(columns - 2)]
+        legend = LEGEND if self._legend and columns >= width(LEGEND) else ()
+        return [(*_clip(rule, columns - width(legend)), *legend), *self._body(columns - 2)]
 
     def _body(self, columns: int) -> Sequence[Sequence[Span]]:
         if self._beam:

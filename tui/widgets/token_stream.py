@@ -13,7 +13,7 @@ from textual.binding import BindingType
 from textual.events import Click
 from textual.message import Message
 
-from tfm.tui import keymap
+from tfm.tui import confidence, keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, graphemes
 from tfm.tui.widgets.searchable import SearchableRows
@@ -40,6 +40,7 @@ class TokenStream(SearchableRows, can_focus=True):
         super().__init__(id=id, classes=classes)
         self._lanes: list[Paragraph] = []
         self._marks: set[tuple[int, int]] = set()  # tokens that were the first under new settings
+        self._looks: dict[tuple[int, int], str] = {}  # of tokens that the model was not sure of
         self._live: set[int] = set()  # lanes that are still being written
         self._placeholder: tuple[str, str] = ("", "dim")
         self._note = Paragraph(1)  # the placeholder, wrapped
@@ -51,6 +52,7 @@ class TokenStream(SearchableRows, can_focus=True):
         self._lanes = [Paragraph(self.columns) for _ in range(lanes)]
         self._live = set(range(lanes))
         self._marks.clear()
+        self._looks.clear()
         self._selected = None
         self.touch(follow=True)
 
@@ -74,9 +76,11 @@ class TokenStream(SearchableRows, can_focus=True):
         self._marks.clear()
         self.touch()
 
-    def append(self, lane: int, piece: str, *, mark: bool = False) -> None:
+    def append(self, lane: int, piece: str, *, mark: bool = False, logprob: float | None = None) -> None:
         """One more token of a lane. ``mark``: it is the first one drawn under new settings."""
         paragraph = self._lanes[lane]
+        if look := confidence.look(logprob):
+            self._looks[lane, len(paragraph.starts)] = look
         if mark:
             self._marks.add((lane, len(paragraph.starts)))
         paragraph.append(safe_text(piece, newlines=True))
@@ -85,6 +89,7 @@ class TokenStream(SearchableRows, can_focus=True):
     def replace(self, lane: int, text: str) -> None:
         """Another text for a lane (beam search changes its mind)."""
         self._lanes[lane].replace(safe_text(text, newlines=True))
+        self._looks.pop((lane, 0), None)
         self.touch()
 
     def finish(self, lane: int) -> None:
@@ -203,4 +208,6 @@ class TokenStream(SearchableRows, can_focus=True):
     def _style_of(self, lane: int, token: int) -> str:
         if self._selected == (lane, token):
             return "selected"
-        return "mark" if (lane, token) in self._marks else ""
+        if (lane, token) in self._marks:
+            return "mark"
+        return self._looks.get((lane, token), "") if self.confident else ""

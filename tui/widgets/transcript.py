@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.events import Click
 from textual.message import Message
 
-from tfm.tui import keymap
+from tfm.tui import confidence, keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, fit, graphemes, width
 from tfm.tui.widgets.searchable import SearchableRows
@@ -30,6 +30,7 @@ class TurnView(NamedTuple):
     marks: frozenset[int] = frozenset()  # tokens that were the first under new settings
     live: bool = False  # it is being written
     left_out: bool = False  # the model does not see it any more
+    looks: tuple[tuple[int, str], ...] = ()  # of tokens that the model was not sure of
     first: int = 0  # the first of its tokens that can be chosen; what is before them came in one piece
 
 
@@ -41,6 +42,7 @@ class _Block:
     paragraph: Paragraph
     n_pieces: int
     marks: set[int]
+    looks: dict[int, str]
     live: bool
     note: str
 
@@ -93,9 +95,11 @@ class Transcript(SearchableRows, can_focus=True):
             self._hint = tuple(paragraphs)
             self.touch()
 
-    def append(self, turn: int, piece: str, *, mark: bool = False) -> None:
+    def append(self, turn: int, piece: str, *, mark: bool = False, logprob: float | None = None) -> None:
         """One more token of a turn."""
         block = self._blocks[turn]
+        if look := confidence.look(logprob):
+            block.looks[block.n_pieces] = look
         if mark:
             block.marks.add(block.n_pieces)
         block.n_pieces += 1
@@ -118,7 +122,9 @@ class Transcript(SearchableRows, can_focus=True):
             paragraph.text += safe_text(piece, newlines=True)
         paragraph.rows = wrap(paragraph.text, 0, paragraph.columns)
         view = view._replace(pieces=tuple(view.pieces))
-        return _Block(view, paragraph, len(view.pieces), set(view.marks), view.live, view.note)
+        return _Block(
+            view, paragraph, len(view.pieces), set(view.marks), dict(view.looks), view.live, view.note
+        )
 
     # ------------------------------------------------------------------ choosing
     @property
@@ -261,7 +267,11 @@ class Transcript(SearchableRows, can_focus=True):
         line = paragraph.rows[number]
         plain = "faint" if block.view.left_out else ""
         spans: list[tuple[str, str]] = []
-        if not (self._turn == turn and self.has_focus) and not block.marks:  # nothing to pick out: one run
+        if (
+            not (self._turn == turn and self.has_focus)
+            and not block.marks
+            and not (self.confident and block.looks)
+        ):  # nothing to pick out: one run
             spans.append((paragraph.text[line.start : line.end], plain))
         else:
             spans += self._runs(turn, block, line.start, line.end, plain)
@@ -280,6 +290,8 @@ class Transcript(SearchableRows, can_focus=True):
                 its_style = "selected"
             elif token in block.marks and not character.isspace():
                 its_style = "mark"
+            elif self.confident and not character.isspace():
+                its_style = block.looks.get(token, plain)
             if its_style != style:
                 spans.append((run, style))
                 run, style = "", its_style
