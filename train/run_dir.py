@@ -274,6 +274,8 @@ class _History:
                 self._keep("accuracy", event.accuracy, max)
                 self._keep("bleu", event.bleu, max)
                 self._keep("chrf", event.chrf, max)
+                self._keep("cer", event.cer, min)
+                self._keep("wer", event.wer, min)
             case CommandDone(command="pause" | "resume" as command, ok=True):
                 self.paused = command == "pause"
             case RunEnded(reason=reason, step=step):

@@ -46,9 +46,10 @@ class Printer:
             case Evaluated():
                 bleu = "" if event.bleu is None else f"  BLEU {event.bleu:.1f}"
                 chrf = "" if event.chrf is None else f"  chrF {event.chrf:.1f}"
+                rates = "" if event.cer is None or event.wer is None else _rates(event.cer, event.wer)
                 return [
                     f"  valid at {event.step:,}: loss {event.loss:.3f}  perplexity {event.perplexity:.2f}  "
-                    f"accuracy {event.accuracy:.3f}{bleu}{chrf}{'  (best)' if event.best else ''}"
+                    f"accuracy {event.accuracy:.3f}{bleu}{chrf}{rates}{'  (best)' if event.best else ''}"
                 ]
             case Samples():
                 return [f"    {sample.source}  ->  {sample.output}" for sample in event.samples]
@@ -79,3 +80,7 @@ class Printer:
             f"loss {event.loss:.3f}  accuracy {event.accuracy:.3f}  grad {event.grad_norm:.2f}  "
             f"lr {event.learning_rate:.2e}  {event.tokens_per_second:,.0f} tok/s{eta}"
         )
+
+
+def _rates(characters: float, words: float) -> str:
+    return f"  CER {characters:.2f}  WER {words:.2f}"

@@ -166,6 +166,10 @@ def test_every_event_has_a_line() -> None:
     assert printer.lines(
         Evaluated(step=1, loss=2.0, perplexity=7.4, accuracy=0.4, bleu=31.25, best=True)
     ) == ["  valid at 1: loss 2.000  perplexity 7.40  accuracy 0.400  BLEU 31.2  (best)"]
+    scored = Evaluated(
+        step=1, loss=2.0, perplexity=7.4, accuracy=0.4, bleu=31.25, chrf=50.0, cer=0.5, wer=0.75
+    )
+    assert printer.lines(scored)[0].endswith("BLEU 31.2  chrF 50.0  CER 0.50  WER 0.75")
     sample = Sample(source="a", reference="b", output="c")
     assert printer.lines(Samples(step=1, samples=(sample,))) == ["    a  ->  c"]
     assert printer.lines(CheckpointSaved(step=1, path="p", reason="best")) == ["  saved p (best)"]

@@ -104,6 +104,23 @@ def test_turns_may_be_texts_or_messages_and_one_alone_is_no_conversation(tmp_pat
     assert found == [["Hi.", "Hello."], ["x", "y"]]
 
 
+@pytest.mark.parametrize("format_", ["lines", "jsonl", "dialogue", "text"])
+def test_documents_are_the_same_from_gzip(tmp_path: Path, format_: str) -> None:
+    text = {
+        "jsonl": '{"text": "Größe"}\n{"text": "b"}\n', "dialogue": '{"turns": ["Größe", "b"]}\n',
+    }.get(format_, "Größe\nb\n")  # fmt: skip
+    (tmp_path / "plain").write_text(text)
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode()))
+    plain, packed = str(tmp_path / "plain"), str(tmp_path / "packed")  # found without its ending
+    if format_ == "text":
+        assert list(iter_blocks(packed)) == list(iter_blocks(plain)) == ["Größe\nb"]
+    else:
+        data = DataConfig(format=format_)  # type: ignore[arg-type]
+        found = list(iter_documents(packed, data))
+        assert found == list(iter_documents(plain, data))
+        assert found == ([["Größe", "b"]] if format_ == "dialogue" else [["Größe"], ["b"]])
+
+
 def test_documents_and_the_drop_pattern(tmp_path: Path) -> None:
     (tmp_path / "docs").write_text('{"body": "keep me"}\n{"body": "call 555-1234"}\n')
     data = DataConfig(format="jsonl", text_field="body")

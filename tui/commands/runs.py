@@ -12,6 +12,8 @@ from tfm.tui.commands.output import emit, human_count, json_option, note, say, t
 if TYPE_CHECKING:
     from tfm.train.run_dir import RunDir
 
+UNLISTED = ("perplexity", "cer", "wer")  # a line is only so wide; --json has them
+
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The ids of runs that begin so, for the shell."""
@@ -40,7 +42,7 @@ def runs(as_json: bool) -> None:
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.started)) if info.started else "-"
         steps = f"{human_count(info.step)}/{human_count(info.total_steps)}" if info.total_steps else "-"
         best = "  ".join(
-            f"{name} {_figure(value)}" for name, value in info.best.items() if name != "perplexity"
+            f"{name} {_figure(value)}" for name, value in info.best.items() if name not in UNLISTED
         )
         rows.append((info.run, info.state, steps, started, info.owner or "-", best or "-"))
     say(table(rows, ("RUN", "STATE", "STEP", "STARTED", "TRAINER", "BEST")))
