@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from tfm.tui.run_record import Point, RunRecord, duration, short
+from tfm.tui.settings import Axis, CurveSettings, Split
 
-Axis = Literal["step", "seconds", "tokens"]
-Split = Literal["both", "train", "validation"]
 Pair = tuple[float, float]  # x, y
 
 AXES: dict[Axis, str] = {"step": "steps", "seconds": "time", "tokens": "tokens"}
@@ -73,6 +72,20 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         words += [f"{self.split} only"] if self.split != "both" else []
         words += ["zoomed"] if self.width is not None else []
         return words
+
+
+def remembered(settings: CurveSettings) -> tuple[View, tuple[str, ...]]:
+    """The view as it was left the last time, and the ids of the curves that were chosen."""
+    smoothing = min(max(settings.smoothing, 0.0), SMOOTHINGS[-1])
+    view = View(axis=settings.axis, smoothing=smoothing, log=settings.log, split=settings.split)
+    return view, tuple(name for name in settings.shown if name in BY_ID)
+
+
+def to_remember(view: View, shown: tuple[str, ...]) -> CurveSettings:
+    """What is worth remembering: not where in a run somebody looked."""
+    return CurveSettings(
+        axis=view.axis, smoothing=view.smoothing, log=view.log, split=view.split, shown=shown
+    )
 
 
 # --------------------------------------------------------------------------- turning the view

@@ -160,6 +160,11 @@ class RunRecord:
         return self.ended is None and not self.lost
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Saved by it, or begun with."""
+        return bool(self.saved) or (self.started is not None and self.started.resumed_from is not None)
+
+    @property
     def step_number(self) -> int:
         if self.ended is not None:
             return max(self.ended.step, self.step.step if self.step else 0)

@@ -10,7 +10,7 @@ do not undo one another.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,20 @@ from tfm.core.catalog import checkpoint_home
 from tfm.train.files import write_atomically
 
 MAX_BYTES = 4 << 20
+
+
+Axis = Literal["step", "seconds", "tokens"]
+Split = Literal["both", "train", "validation"]
+
+
+class CurveSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the curves of runs were looked at."""
+
+    axis: Axis = "step"
+    smoothing: float = 0.0
+    log: bool = False
+    split: Split = "both"
+    shown: tuple[str, ...] = ()  # ids of the curves that were chosen; (): what fits
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, str] = {}  # by mode: the one that was chosen last
     confidence: bool = False  # text is coloured by how sure the model was
     welcomed: bool = False  # the first-run hint was seen
+    curves: CurveSettings = CurveSettings()  # how the training panel was looked at
 
 
 class SettingsFile:

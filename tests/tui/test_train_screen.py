@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import time
 import xml.etree.ElementTree as ElementTree
@@ -26,6 +27,7 @@ from tfm.train.run_dir import RunDir, list_runs
 from tfm.tui.app import TfmApp
 from tfm.tui.screens.checklist import Checklist
 from tfm.tui.screens.fill import FillScreen
+from tfm.tui.screens.lab import LabScreen
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.screens.text_prompt import TextPrompt
 from tfm.tui.screens.train import TrainScreen
@@ -48,14 +50,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             os.kill(owner.pid, signal.SIGKILL)
 
 
-def run_log(home: Path, name: str, evaluations: int, ended: str = "finished") -> str:
+def run_log(
+    home: Path, name: str, evaluations: int, ended: str = "finished", objective: str = "translation"
+) -> str:
     """A run's directory as a trainer leaves it; its id."""
     run = RunDir.create(f'name = "{name}"\n', name, home / "runs")
     with run.lock():
         log = EventLog(run)
         log.append(
             events.RunStarted(
-                run=run.id, objective="translation", n_parameters=1000, total_steps=evaluations * 100,
+                run=run.id, objective=objective, n_parameters=1000, total_steps=evaluations * 100,
                 steps_per_epoch=50, device="cpu", precision="fp32",
             )
         )  # fmt: skip
@@ -346,3 +350,20 @@ async def test_talking_to_a_run_that_saved_nothing_says_what_to_do(home: Path) -
         await see(pilot, "S saves one now")
         assert screen.is_current and not isinstance(screen, FillScreen)
         assert screen.query_one(Samples).step == 100
+
+
+async def test_a_model_of_plain_text_is_talked_to_in_the_lab(home: Path, tiny_decoder: Path) -> None:
+    run = run_log(home, "prose", evaluations=1, objective="causal-lm")
+    shutil.copytree(tiny_decoder, home / "runs" / run / "step-000100")
+    log = EventLog(RunDir.open(run))
+    log.append(events.CheckpointSaved(step=100, path="step-000100", reason="final"))
+    log.append(events.RunEnded(reason="finished", step=100))
+    log.close()
+    async with training(run) as (screen, pilot):
+        await see(pilot, "finished", f"tfm-tui generate -m {run}")
+        press_now(pilot, "c")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LabScreen), "the lab")
+        lab = pilot.app.screen
+        assert isinstance(lab, LabScreen) and lab.session.info is not None
+        assert lab.session.info.name == f"{run}@100"
+        assert screen.record is not None and f"{run}@100 is in lab" in screen.record.news

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
+import msgspec
 from textual.containers import Grid
 from textual.widget import Widget
 
@@ -14,6 +16,9 @@ from tfm.tui.screens.checklist import Checklist
 from tfm.tui.screens.train_steer import Steering
 from tfm.tui.widgets.curve import Curve
 from tfm.tui.widgets.drawing import drawing_of
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 _LEAST = (38, 9)  # cells of a plot that can be read
 
@@ -70,8 +75,14 @@ class CurveRoom(Steering):
             self.call_after_refresh(self.changed)
 
     # ------------------------------------------------------------------ how it is looked at
+    def recall(self) -> None:
+        """Look at runs as the last time."""
+        self.view, self.chosen = curves.remembered(cast("TfmApp", self.app).settings.curves)
+
     def look_at(self, view: View) -> None:
         self.view = view
+        app = cast("TfmApp", self.app)
+        app.remember(msgspec.structs.replace(app.settings, curves=curves.to_remember(view, self.chosen)))
         self.changed()
         self.redraw()
 

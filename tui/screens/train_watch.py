@@ -58,6 +58,7 @@ class WatchRoom(CurveRoom, can_focus=True):
 
     def on_mount(self) -> None:
         self.display = False
+        self.recall()
         self.set_interval(REDRAW, self.redraw)
         self._looker = self.set_interval(LOOK_EVERY, self._look)
 
@@ -243,14 +244,19 @@ class WatchRoom(CurveRoom, can_focus=True):
         record = self.record
         if record is None:
             return
-        if not record.saved:
+        if not record.has_checkpoint:
             self.say(record, "It has no checkpoint yet: S saves one now.", "warning")
             return
         app = cast("TfmApp", self.app)
         mode = _MODE_OF.get(record.started.objective if record.started else "", "translate")
         self.say(record, "loading its newest checkpoint")
         try:
-            loaded = await app.sessions[mode].choose(record.run)
+            try:
+                loaded = await app.sessions[mode].choose(record.run)
+            except EngineLost:
+                raise
+            except EngineProblem:  # a model of plain text does not chat; the lab takes every model
+                loaded, mode = await app.sessions["lab"].choose(record.run), "lab"
         except EngineProblem as problem:
             self.say(record, str(problem), "warning")
             return

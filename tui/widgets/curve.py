@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tfm.tui.curves import Axis, axis_label
+from tfm.tui.curves import axis_label
 from tfm.tui.run_record import short
+from tfm.tui.settings import Axis
 from tfm.tui.widgets.braille import Scale, Series, plot, row_of, scale
 from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines

@@ -159,7 +159,7 @@ def _what_now(record: RunRecord) -> Row:
     """The next thing to do with it, in words that can be typed."""
     going = record.state in ("stopped", "failed", "lost")
     spans: list[Span] = [(" ", ""), ("Space", "key"), (" goes on   ", "dim")] if going else [(" ", "")]
-    if record.saved:
+    if record.has_checkpoint:
         command = _TALK.get(record.started.objective if record.started else "", "translate")
         spans += [("c", "key"), (" talks to it   ", "dim"), (f"tfm-tui {command} -m {record.run}", "")]
     elif not going:
