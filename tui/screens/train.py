@@ -26,7 +26,7 @@ class TrainScreen(ModeScreen):
     MODE = "train"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.TRAIN]
     AUTO_FOCUS = "#runs"
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (22, "-medium"), (40, "-tall")]
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-short"), (22, "-medium"), (40, "-tall")]
 
     def body(self) -> Iterable[Widget]:
         yield RunsRoom()
