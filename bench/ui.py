@@ -78,7 +78,7 @@ def starts() -> None:
 def _loaded(terminal: PseudoTerminal) -> bool:
     if terminal.shows("no model"):
         raise RuntimeError("the app could not load its model: tfm-tui doctor says why")
-    return terminal.shows("fp32") or terminal.shows("bf16")
+    return any(terminal.shows(f"· {device}") for device in ("cpu", "cuda", "mps", "none"))
 
 
 def _timed(code: str) -> float:
@@ -91,7 +91,7 @@ def _timed(code: str) -> float:
 def streaming(name: str, engine: Sequence[str], environment: dict[str, str], lanes: int) -> None:
     """Type while all lanes are being written."""
     with PseudoTerminal((*WITH_ENGINE, *engine), {**environment, "BENCH_AGAIN": "1"}) as terminal:
-        terminal.wait_for("fp32")
+        terminal.wait_until(lambda: _loaded(terminal), "the model")
         terminal.read_for(0.3)
         if lanes:
             source = "\n".join([SENTENCE] * lanes)
@@ -124,7 +124,7 @@ def bytes_a_token(
 ) -> None:
     """One lane, nothing typed: all that is sent from Enter to the end, figures included."""
     with PseudoTerminal((*WITH_ENGINE, *engine), environment, synchronized=synchronized) as terminal:
-        terminal.wait_for("fp32")
+        terminal.wait_until(lambda: _loaded(terminal), "the model")
         terminal.send(SENTENCE)
         terminal.read_for(0.5)
         before, began = len(terminal.output), time.perf_counter()

@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import msgspec
 from rich.console import RenderableType
 from rich.style import Style
-from textual import constants, on
+from textual import constants, events, on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.styles import RulesMap
@@ -34,6 +35,7 @@ from tfm.tui import keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.keys_file import keys_path, read_keys
 from tfm.tui.no_color import NoColours
+from tfm.tui.pace import QUESTION, Pace
 from tfm.tui.palette import palette, unsure
 from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
@@ -91,6 +93,7 @@ class TfmApp(App[int]):
         self._palette: dict[str, Style] = {}
         self._palette_of = ""  # the theme that it was made for
         self.shown = Shown()
+        self.pace = Pace(1 / constants.MAX_FPS)
         self._asked = False  # the person to sign in to the box
         self._settings = SettingsFile()
         if mode is None and model is None and self.settings.mode in self.MODES:
@@ -181,6 +184,7 @@ class TfmApp(App[int]):
 
     async def on_unmount(self) -> None:
         self._leave_pen()
+        await asyncio.sleep(min(self.pace.answer_in(time.monotonic()), 0.3))  # not into the shell's prompt
         self._save_settings()
         client = self.session.client
         await client.close()
@@ -191,6 +195,19 @@ class TfmApp(App[int]):
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
         """Every update on its way to the terminal, reduced to what is not shown yet."""
         super()._display(screen, self.shown.tight(renderable))
+        now = time.monotonic()
+        if (
+            self._driver is not None
+            and not self.is_headless
+            and self._running
+            and self.pace.wants_to_ask(now)
+        ):
+            self.pace.ask(now)
+            self._driver.write(QUESTION)
+
+    def on_cursor_position(self, event: events.CursorPosition) -> None:
+        """The terminal's answer; its time is when it was read, however busy we have been since."""
+        self.pace.answer(event.time)
 
     def on_resize(self) -> None:
         self.shown.forget()  # a terminal may wrap or cut what it shows

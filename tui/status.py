@@ -69,6 +69,11 @@ def context_part(used: int, room: int) -> list[Part]:
     ]
 
 
+def line_part(slow: str) -> list[Part]:
+    """That the line to the terminal is slow, and how many frames a second it gets."""
+    return [Part(slow, "second", SPEED)] if slow else []
+
+
 def box_parts(box: Box | None) -> list[Part]:
     """Memory and cards of the engine's machine."""
     if box is None:

@@ -210,13 +210,29 @@ def _between() -> Iterator[Check]:
             change="tmux shows more colours and keys than screen does",
         )
     if os.environ.get("SSH_CONNECTION"):
-        fps = os.environ.get("TEXTUAL_FPS")
-        yield Check(
-            check="connection",
-            value=f"ssh{f', TEXTUAL_FPS={fps}' if fps else ''}",
-            state="ok" if fps else "advice",
-            change="" if fps else "on a slow line set TEXTUAL_FPS=15 to send less",
-        )
+        yield Check(check="connection", value="ssh")
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        yield _line()
+
+
+def _line() -> Check:
+    """How long the terminal takes to answer, and what the app makes of it."""
+    from tfm.tui.pace import DEFAULT_FPS, Pace, round_trip
+
+    took = round_trip(sys.stdin.fileno(), sys.stdout.fileno())
+    fps = os.environ.get("TEXTUAL_FPS", "")
+    asked = int(fps) if fps.isdigit() and int(fps) > 0 else DEFAULT_FPS
+    limit = f" (TEXTUAL_FPS={asked})" if fps.isdigit() else ""
+    if took is None:
+        value = f"it does not say how far away it is: up to {asked} frames a second{limit}"
+        return Check(check="line", value=value)
+    pace = Pace(1 / asked)
+    pace.ask(0.0)
+    pace.answer(took)
+    frames = 1 / pace.interval(took)
+    return Check(
+        check="line", value=f"answers in {took * 1000:.0f} ms: up to {frames:.0f} frames a second{limit}"
+    )
 
 
 def home() -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -51,8 +52,10 @@ class ModeScreen(Screen[None]):
     def refresh_status(self) -> None:
         """The engine or the model changed."""
         if self.is_mounted:
-            box = status.box_parts(cast("TfmApp", self.app).box_figures)
-            self.query_one(Header).status([*self.session.status(), *box])
+            app = cast("TfmApp", self.app)
+            box = status.box_parts(app.box_figures)
+            line = status.line_part(app.pace.slow(time.monotonic()))
+            self.query_one(Header).status([*self.session.status(), *line, *box])
 
     def refresh_keys(self) -> None:
         if self.is_mounted:

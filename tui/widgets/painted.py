@@ -7,9 +7,9 @@ what a new token costs depends only on what the window shows.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, cast
 
-from textual import constants
 from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
@@ -34,6 +34,7 @@ class PaintedRows(ScrollView):
         self._seen: dict[int, Cells] = {}  # the same, cell by cell
         self._touched = False
         self._frame: Timer | None = None
+        self._painted = 0.0  # when the last frame was
         self._following = True  # is the end of the text in sight, and to stay there?
 
     # ------------------------------------------------------------------ for the subclass
@@ -64,7 +65,9 @@ class PaintedRows(ScrollView):
         self._following = self._following or follow
         self._touched = True
         if self._frame is None and self.is_mounted:
-            self._frame = self.set_timer(1 / constants.MAX_FPS, self._paint)
+            now = time.monotonic()
+            due = self._painted + cast("TfmApp", self.app).pace.interval(now)
+            self._frame = self.set_timer(max(due - now, 0.001), self._paint)
 
     def show_end(self) -> None:
         """Other rows: begin at their end."""
@@ -95,6 +98,7 @@ class PaintedRows(ScrollView):
         if not self._touched:
             return
         self._touched = False
+        self._painted = time.monotonic()
         height = self.scrollable_content_region.height
         if self.scroll_offset.y > max(0, self.n_rows - height + max(1, height // LEAP)):
             self.show_end()  # the text became shorter, and what was in sight is past its end
