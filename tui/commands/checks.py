@@ -195,6 +195,7 @@ def terminal() -> Iterator[Check]:
 
 def _between() -> Iterator[Check]:
     """What stands between the program and the screen."""
+    measurable = sys.stdin.isatty() and sys.stdout.isatty()
     if os.environ.get("TMUX"):
         yield Check(
             check="multiplexer",
@@ -210,8 +211,15 @@ def _between() -> Iterator[Check]:
             change="tmux shows more colours and keys than screen does",
         )
     if os.environ.get("SSH_CONNECTION"):
-        yield Check(check="connection", value="ssh")
-    if sys.stdin.isatty() and sys.stdout.isatty():
+        fps = os.environ.get("TEXTUAL_FPS")
+        known = fps or measurable  # else the app will find out by itself, and a limit is safer
+        yield Check(
+            check="connection",
+            value=f"ssh{f', TEXTUAL_FPS={fps}' if fps else ''}",
+            state="ok" if known else "advice",
+            change="" if known else "run doctor in the terminal itself, or set TEXTUAL_FPS=15 to send less",
+        )
+    if measurable:
         yield _line()
 
 
