@@ -204,9 +204,11 @@ class CheckpointKeeper:
                 _remove(folder)
 
     def _card(self, progress: Progress) -> str:
-        config = self.config
+        config, data = self.config, self.config.data
+        named = data.source_language and data.target_language
+        what = f"{data.source_language} to {data.target_language}" if named else config.objective
         return (
-            f"# {config.name}\n\n"
+            f"# {config.name}: {what}, {progress.step:,} steps\n\n"
             f"{config.objective}, trained by tfm-tui for {progress.step:,} steps "
             f"({progress.tokens:,} target tokens, {progress.seconds / 60:.0f} minutes). "
             "training.json holds the whole recipe.\n"

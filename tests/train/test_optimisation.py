@@ -15,6 +15,7 @@ from tfm.core.checkpoint import load_checkpoint, verify_checkpoint
 from tfm.core.model import build_model
 from tfm.train.ema import WeightAverage
 from tfm.train.events import CheckpointSaved, Evaluated, Notice, RunEnded, Step
+from tfm.train.execution import find_precision
 from tfm.train.loop import Trainer
 from tfm.train.state import OPTIMIZER_FILE
 
@@ -158,3 +159,18 @@ def test_the_names_of_weights_stay_what_they_are(tmp_path: Path, corpus: Path) -
     assert [name for name, _ in checkpoint.model.named_parameters()] == [
         name for name, _ in fresh.named_parameters()
     ]
+
+
+@pytest.mark.parametrize(
+    ("amx", "dot_products", "precision"),
+    [(True, True, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
+def test_a_cpu_computes_in_what_its_hardware_multiplies(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, dot_products: bool, precision: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dot_products)
+    cpu = torch.device("cpu")
+    assert find_precision("auto", cpu) is precision
+    assert find_precision("fp32", cpu) is torch.float32
+    assert find_precision("bf16", cpu) is torch.bfloat16
