@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from tfm.core.sampling.settings import NEUTRAL, SamplingSettings
+from tfm.tui.marks import Mark, in_force
 
 Role = Literal["user", "assistant"]
 TOP = -1  # the parent of first turns
@@ -35,7 +36,8 @@ class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
     # replies only
     model: str = ""
     seed: int = 0
-    settings: SamplingSettings = NEUTRAL
+    settings: SamplingSettings = NEUTRAL  # that it was begun with
+    marks: tuple[Mark, ...] = ()  # where that changed
     tokens: tuple[int, ...] = ()  # as drawn, the one that ended it included
     reason: str = ""  # eos, length, stop, cancelled, lost, edited; empty while it is being written
     n_prompt: int = 0  # tokens before it
@@ -45,6 +47,11 @@ class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
     def can_go_on(self) -> bool:
         """Was it cut, so that it can be continued?"""
         return self.role == "assistant" and self.reason in CUT and bool(self.text.strip() or self.tokens)
+
+    @property
+    def settings_now(self) -> SamplingSettings:
+        """What its newest token was drawn under, and the next one will be."""
+        return in_force(self.settings, self.marks)
 
 
 class Conversation(msgspec.Struct, kw_only=True):

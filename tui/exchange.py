@@ -7,6 +7,7 @@ import time
 import msgspec
 
 from tfm.core.engine import protocol
+from tfm.tui.marks import meaning, of_tokens
 from tfm.tui.widgets.sampling_panel import Decoding
 
 
@@ -107,6 +108,18 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
     def text(self) -> str:
         """The translation, a line for each line of the source."""
         return "\n".join(self._line(place) for place in range(len(self.lines)))
+
+    @property
+    def turned(self) -> bool:
+        """Was a knob turned while it was written?"""
+        return any(token.settings_mark for line in self.tokens for token in line)
+
+    def mark_text(self, place: int, token: int) -> str:
+        """What the mark of a token says; empty where it has none."""
+        if not self.tokens[place][token : token + 1] or not self.tokens[place][token].settings_mark:
+            return ""
+        marks = of_tokens(self.tokens[place][: token + 1])
+        return meaning(self.decoding.settings, marks, len(marks) - 1) if marks else ""
 
     def _line(self, place: int) -> str:
         done = self.done[place]

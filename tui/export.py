@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from tfm.core.engine import protocol
 from tfm.train.files import write_atomically
 from tfm.tui.conversation import Conversation, Turn
 from tfm.tui.exchange import Exchange
+from tfm.tui.marks import of_tokens, told_with_places
 from tfm.tui.notebook import Notebook
 from tfm.tui.replies import Heard, pieces
 from tfm.tui.widgets.sampling_panel import Decoding
@@ -24,6 +26,7 @@ class Block(NamedTuple):
     text: str
     note: str = ""  # how it was made
     pieces: tuple[tuple[str, float | None], ...] = ()  # its tokens' texts and probabilities, where known
+    marks: tuple[str, ...] = ()  # what was turned while it was written, and where
 
 
 class Page(NamedTuple):
@@ -63,6 +66,7 @@ def as_markdown(page: Page) -> str:
         parts.append(f"## {block.label}\n\n{block.text.strip()}")
         if block.note:
             parts.append(f"*{block.note}*")
+        parts += [f"*{mark}*" for mark in block.marks]
     return "\n\n".join(parts) + "\n"
 
 
@@ -81,7 +85,8 @@ def chat_page(conversation: Conversation, heard: Heard | None = None) -> Page:
             blocks.append(Block("You", turn.text))
         else:
             told = _pieces(turn, heard or {}, number)
-            blocks.append(Block(turn.model or "Model", turn.text, how_made(turn), told))
+            turned = told_with_places(turn.settings, turn.marks, turn.text)
+            blocks.append(Block(turn.model or "Model", turn.text, how_made(turn), told, turned))
     return Page(conversation.title or "Conversation", conversation.system.strip(), tuple(blocks))
 
 
@@ -124,7 +129,9 @@ def notebook_page(notebook: Notebook) -> Page:
     for exchange in notebook.exchanges:
         blocks.append(Block("Text", exchange.source))
         told = tuple((token.piece, math.exp(token.logprob)) for token in _tokens(exchange))
-        blocks.append(Block(exchange.model or "Translation", exchange.text, translated_how(exchange), told))
+        turned = tuple(mark for line in exchange.tokens for mark in _turned(exchange, line))
+        note = translated_how(exchange)
+        blocks.append(Block(exchange.model or "Translation", exchange.text, note, told, turned))
     return Page(notebook.title or "Translations", "", tuple(blocks))
 
 
@@ -138,6 +145,11 @@ def notebook_json(notebook: Notebook) -> bytes:
 def _tokens(exchange: Exchange) -> list[protocol.Token]:
     """Those of one line; of several, the lines are shown as they are."""
     return exchange.tokens[0] if len(exchange.tokens) == 1 else []
+
+
+def _turned(exchange: Exchange, line: Sequence[protocol.Token]) -> tuple[str, ...]:
+    text = "".join(token.piece for token in line)
+    return told_with_places(exchange.decoding.settings, of_tokens(line), text)
 
 
 def translated_how(exchange: Exchange) -> str:

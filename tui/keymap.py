@@ -90,7 +90,11 @@ KNOBS = (
     _key("repetition.raise", "R", "turn('repetition', 1)", "repetition", "Raise the repetition penalty"),
     _key("sampling.seed", "s", "new_seed", "seed", "Another seed: another draw with the same settings"),
     _key("sampling.type_seed", "S", "type_seed", "seed", "Type the seed"),
-    _key("sampling.stages", "o", "stages", "all stages", "Every stage of the sampling chain"),
+    _key(
+        "sampling.stages", "o", "stages", "all stages", "Every stage of the sampling chain, and their order"
+    ),
+    _key("sampling.type", "equals_sign", "type_knob", "type", "Type any settings: temperature 0.85 top-k 40"),
+    _key("sampling.presets", "O", "presets", "presets", "All presets; keep, rename and delete your own"),
     _key("preset.previous", "left_square_bracket", "preset(-1)", "preset", "The previous preset"),
     _key("preset.next", "right_square_bracket", "preset(1)", "preset", "The next preset"),
 )
@@ -226,14 +230,52 @@ TOKENS = (
 )
 
 STAGES = (
-    _key("stages.up", "up", "move(-1)", "choose", "The setting above"),
-    _key("stages.down", "down", "move(1)", "choose", "The setting below"),
+    _key("stages.up", "up,k", "move(-1)", "choose", "The setting above"),
+    _key("stages.down", "down,j", "move(1)", "choose", "The setting below"),
+    _key("stages.page_up", "pageup", "move(-2)", "choose", "Some settings further up"),
+    _key("stages.page_down", "pagedown", "move(2)", "choose", "Some settings further down"),
+    _key("stages.first", "home", "edge(False)", "first", "The first setting"),
+    _key("stages.last", "end", "edge(True)", "last", "The last setting"),
     _key("stages.lower", "left,h", "turn(-1)", "turn", "Lower it"),
     _key("stages.raise", "right,l", "turn(1)", "turn", "Raise it"),
-    _key("stages.exact", "enter", "exact", "type a value", "Type the exact value"),
+    _key("stages.lower_much", "shift+left,H", "turn(-5)", "turn", "Lower it by five steps"),
+    _key("stages.raise_much", "shift+right,L", "turn(5)", "turn", "Raise it by five steps"),
+    _key("stages.exact", "enter", "exact", "type a value", "Type the exact value, or open the list"),
     _key("stages.neutral", "0,backspace", "neutral", "neutral", "Back to its neutral value: it does nothing"),
+    _key("stages.as_preset", "u", "back_to_preset", "as in the preset", "Back to its value in the preset"),
     _key("stages.reset", "N", "reset", "all neutral", "Every setting back to neutral"),
+    _key("stages.leave_out", "space", "leave_out", "leave out", "Leave the stage out, or take it in again"),
+    _key("stages.earlier", "less_than_sign,shift+up,K", "shift_stage(-1)", "move", "The stage runs earlier"),
+    _key("stages.later", "greater_than_sign,shift+down,J", "shift_stage(1)", "move", "The stage runs later"),
+    _key("stages.order", "c", "order", "order", "The order of llama.cpp, or of transformers"),
+    _key("stages.view", "v", "view", "view", "Show everything, what is on, or what changed"),
+    _key("stages.find", "slash", "find", "find", "Find a setting by its name or rule"),
+    _key("stages.preset_previous", "left_square_bracket", "preset(-1)", "preset", "The previous preset"),
+    _key("stages.preset_next", "right_square_bracket", "preset(1)", "preset", "The next preset"),
+    _key("stages.save", "w", "save", "save", "Keep these settings as a preset"),
     _key("stages.close", "escape,o,q", "close", "back", "Close this list"),
+)
+
+BIASES = (
+    _key("biases.up", "up,k", "move(-1)", "choose", "The token above"),
+    _key("biases.down", "down,j", "move(1)", "choose", "The token below"),
+    _key("biases.add", "a", "add", "add", "Add a token, by its text or its id"),
+    _key("biases.lower", "left,h", "turn(-1)", "turn", "Lower its bias"),
+    _key("biases.raise", "right,l", "turn(1)", "turn", "Raise its bias"),
+    _key("biases.exact", "enter", "exact", "type", "Type its bias"),
+    _key("biases.ban", "b", "ban", "ban", "Ban the token, or allow it again"),
+    _key("biases.take_out", "x,delete", "take_out", "take out", "Take the token out of the list"),
+    _key("biases.close", "escape,q", "dismiss", "back", "Close this list"),
+)
+
+PRESETS = (
+    _key("presets.up", "up,k", "move(-1)", "choose", "The preset above"),
+    _key("presets.down", "down,j", "move(1)", "choose", "The preset below"),
+    _key("presets.take", "enter", "take", "take", "Take its settings"),
+    _key("presets.save", "w", "save", "save as", "Keep the settings of now as a preset"),
+    _key("presets.rename", "r", "rename", "rename", "Give it another name"),
+    _key("presets.delete", "x,delete", "delete", "delete", "Delete it, after a question"),
+    _key("presets.close", "escape,O,q", "close", "back", "Close this list"),
 )
 
 TRAIN = (
@@ -328,7 +370,7 @@ _NAMES = {
     "left": "←", "right": "→", "up": "↑", "down": "↓", "left_square_bracket": "[",
     "right_square_bracket": "]", "space": "Space", "home": "Home", "end": "End", "backspace": "Bksp",
     "slash": "/", "pageup": "PgUp", "pagedown": "PgDn", "plus": "+", "minus": "-", "equals_sign": "=",
-    "delete": "Del",
+    "less_than_sign": "<", "greater_than_sign": ">", "delete": "Del",
 }  # fmt: skip
 
 
@@ -368,6 +410,8 @@ PLACES = (
     Place("train", TRAIN, (RUNS, (*RUN, *STEER))),
     Place("models", MODELS, (MODEL_LIST, MODEL_PAGE)),
     Place("the list of stages", STAGES, covers=True),
+    Place("the list of biases", BIASES, covers=True),
+    Place("the list of presets", PRESETS, covers=True),
     Place("the list of sessions", SESSIONS, covers=True),
 )
 ALL: dict[str, Binding] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import msgspec
 
 from tfm.core.engine import protocol
 from tfm.tui.conversation import TOP, Conversation, Turn
+from tfm.tui.marks import Mark, in_force, meaning
 from tfm.tui.widgets.sampling_panel import Decoding
 from tfm.tui.widgets.token_panel import ranked
 
@@ -53,7 +55,7 @@ class Replies:
                 protocol.Lane(
                     prompt="",
                     messages=talk.messages(until),
-                    settings=turn.settings,
+                    settings=turn.settings_now,
                     seed=turn.seed,
                     prefix=turn.tokens,
                 )
@@ -70,6 +72,9 @@ class Replies:
                 number = self.turns[event.lane]
                 turn = self.conversation.turns[number]
                 self.heard[number].append(event)
+                if event.settings is not None:
+                    mark = Mark(at=event.position, char=len(turn.text), settings=event.settings)
+                    turn.marks = (*(m for m in turn.marks if m.at != mark.at), mark)
                 turn.text += event.piece
                 turn.tokens = (*turn.tokens, event.token)
                 self._count()
@@ -135,8 +140,14 @@ def go_on(talk: Conversation, number: int, decoding: Decoding, heard: Heard) -> 
         tokens = list(heard.get(number, []))
         number = talk.copy(number)
         heard[number] = tokens
-    talk.turns[number].settings = decoding.settings
-    return Replies(talk, [number], heard, talk.turns[number].parent)
+    turn = talk.turns[number]
+    turn.marks = tuple(mark for mark in turn.marks if mark.at < len(turn.tokens))
+    if not turn.tokens:  # begun in words, by a person
+        turn.settings, turn.marks = decoding.settings, ()
+    elif turn.settings_now != decoding.settings:
+        mark = Mark(at=len(turn.tokens), char=len(turn.text), settings=decoding.settings)
+        turn.marks = (*turn.marks, mark)
+    return Replies(talk, [number], heard, turn.parent)
 
 
 def take(talk: Conversation, number: int, index: int, rank: int, decoding: Decoding, heard: Heard) -> Replies:
@@ -159,19 +170,24 @@ def take(talk: Conversation, number: int, index: int, rank: int, decoding: Decod
         piece=rival.piece,
         logprob=math.log(max(rival.raw, 1e-38)),
         probability=rival.final,
-        settings_mark=True,
+        settings_mark=False,
+        settings=None,
     )
     kept = [*tokens[:index], put]
     prefix = (*old.tokens[: token.position], rival.token)
-    begun = unheard(old, tokens) + "".join(one.piece for one in kept)
+    before = unheard(old, tokens) + "".join(one.piece for one in tokens[:index])
+    marks = tuple(mark for mark in old.marks if mark.at < token.position)
+    other = decoding.settings if decoding.settings != in_force(old.settings, marks) else None
+    mark = Mark(at=token.position, char=len(before), settings=other, by_hand=True)
     new = talk.add(
         Turn(
             role="assistant",
-            text=begun,
+            text=before + rival.piece,
             parent=old.parent,
             model=old.model,
             seed=old.seed,
-            settings=decoding.settings,
+            settings=old.settings,
+            marks=(*marks, mark),
             tokens=prefix,
         )
     )
@@ -187,15 +203,37 @@ def unheard(turn: Turn, tokens: Sequence[protocol.Token]) -> str:
 
 def pieces(turn: Turn, tokens: Sequence[protocol.Token]) -> tuple[list[str], int]:
     """A turn's text in pieces, and which of them is the first that is a token that was heard: each has a
-    piece of its own, and what was there before has one together."""
+    piece of its own. What was there before is cut only at its marks."""
     told = [token.piece for token in tokens]
     heard = "".join(told)
     start = turn.text.rfind(heard) if heard else -1
     if start < 0:
-        return ([turn.text], 1) if turn.text else ([], 0)
-    before, after = turn.text[:start], turn.text[start + len(heard) :]
-    told[-1] += after
-    return ([before, *told], 1) if before else (told, 0)
+        told, start = [], len(turn.text)
+    elif told:
+        told[-1] += turn.text[start + len(heard) :]
+    cuts = sorted({0, start, *(mark.char for mark in turn.marks if mark.char < start)})
+    before = [turn.text[a:b] for a, b in itertools.pairwise(cuts)]
+    return [*before, *told], len(before)
+
+
+def marked(turn: Turn, tokens: Sequence[protocol.Token]) -> dict[int, int]:
+    """Which of a turn's :func:`pieces` have which of its marks: number of the mark by that of the piece."""
+    told, n_before = pieces(turn, tokens)
+    starts = list(itertools.accumulate((len(piece) for piece in told[:n_before]), initial=0))[:n_before]
+    found: dict[int, int] = {}
+    for number, mark in enumerate(turn.marks):
+        index = mark.at - tokens[0].position + n_before if len(told) > n_before else -1
+        if n_before <= index < len(told):
+            found[index] = number
+        elif mark.char in starts:
+            found[starts.index(mark.char)] = number
+    return found
+
+
+def mark_text(turn: Turn, tokens: Sequence[protocol.Token], piece: int) -> str:
+    """What the mark at one of a turn's pieces says; empty where it has none."""
+    number = marked(turn, tokens).get(piece)
+    return meaning(turn.settings, turn.marks, number) if number is not None else ""
 
 
 def parent_of_reply(talk: Conversation, number: int) -> int:

@@ -33,7 +33,8 @@ def as_svg(page: Page) -> str:
     shaded = False
     for block in page.blocks:
         rows += [[], [Run(safe_text(block.label), QUIET, True)], *_text_rows(block)]
-        rows += [[Run(line, QUIET)] for line in _wrapped(block.note)] if block.note else []
+        notes = (block.note, *block.marks)
+        rows += [[Run(line, QUIET)] for note in notes if note for line in _wrapped(note)]
         shaded = shaded or any(sure is not None for _, sure in block.pieces)
     if shaded:
         rows += [[], _legend()]

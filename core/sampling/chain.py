@@ -18,10 +18,7 @@ import torch
 from torch import Tensor
 
 from tfm.core.sampling import history, noise, stages
-from tfm.core.sampling.settings import SamplingSettings
-
-TRUNCATING = frozenset(("top_n_sigma", "top_k", "typical", "top_p", "min_p", "epsilon", "eta", "xtc"))
-"""The stages that mirostat replaces."""
+from tfm.core.sampling.settings import SamplingSettings, plan
 
 Breakers = Callable[[tuple[str, ...]], Collection[int]]
 """From dry's breaker strings to the ids of the tokens in which one of them occurs."""
@@ -75,35 +72,6 @@ class Draw:
     mu: float | None = None  # mirostat's limit for the next token
     top: tuple[Rival, ...] = ()  # the n_top most probable tokens, by raw probability
     trace: tuple[StageEffect, ...] = ()
-
-
-def plan(settings: SamplingSettings) -> tuple[str, ...]:
-    """The stages that act, in the settings' order: neutral ones are left out.
-
-    Dynamic temperature replaces temperature, mirostat replaces the truncating stages.
-    """
-    s = settings
-    mirostat = s.mirostat_tau > 0 and "mirostat" in s.order
-    dynamic = s.dynamic_range > 0 and "dynamic_temperature" in s.order
-    acts = {
-        "bias": bool(s.logit_bias) or bool(s.banned),
-        "no_repeat_ngram": s.no_repeat_ngram > 0,
-        "repetition": s.repetition != 1.0,
-        "presence_frequency": s.presence != 0.0 or s.frequency != 0.0,
-        "dry": s.dry_multiplier > 0.0,
-        "top_n_sigma": s.top_n_sigma > 0.0,
-        "top_k": s.top_k > 0,
-        "typical": s.typical < 1.0,
-        "top_p": s.top_p < 1.0,
-        "min_p": s.min_p > 0.0,
-        "epsilon": s.epsilon > 0.0,
-        "eta": s.eta > 0.0,
-        "xtc": s.xtc_chance > 0.0,
-        "dynamic_temperature": dynamic,
-        "temperature": s.temperature != 1.0 and not dynamic,
-        "mirostat": mirostat,
-    }
-    return tuple(stage for stage in s.order if acts[stage] and not (mirostat and stage in TRUNCATING))
 
 
 def sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from tfm.core.sampling.settings import NEUTRAL, PRESETS, RANGES
 from tfm.tui.commands.sampling import Sampling, sampling_options
+from tfm.tui.presets import PresetFolder
 
 
 def read(*args: str) -> tuple[Sampling | None, Result]:
@@ -58,6 +60,20 @@ def test_nothing_given_is_neutral_and_says_so() -> None:
 )  # fmt: skip
 def test_options_become_settings(args: list[str], settings: dict[str, Any]) -> None:
     assert settings_of(*args) == settings
+
+
+def test_a_preset_of_ones_own_is_taken_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFM_HOME", str(tmp_path))
+    mine = NEUTRAL.replace(temperature=0.8, dry_breakers=("!",), order=("top_k", "temperature"))
+    PresetFolder().save("my prose", mine)
+    sampling, result = read("--preset", "my prose", "--top-k", "5")
+    assert sampling is not None, result.output
+    assert sampling.settings == mine.replace(top_k=5)
+    _, result = read("--preset", "my pose")
+    assert result.exit_code == 2 and "did you mean 'my prose'?" in " ".join(result.output.split())
+    PresetFolder().path("torn").write_text("{")
+    _, result = read("--preset", "torn")
+    assert result.exit_code == 2 and "is no preset" in " ".join(result.output.split())
 
 
 def test_a_seed_alone_counts_as_sampling() -> None:

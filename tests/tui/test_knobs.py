@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfm.core.sampling.settings import NEUTRAL, PRESETS, RANGES
+from tfm.core.sampling.settings import NEUTRAL, RANGES
 from tfm.tui.widgets import knobs
 
 ALL = (*knobs.MAIN, *knobs.OTHERS)
@@ -44,14 +44,24 @@ def test_neutral_switches_read_off() -> None:
     assert knobs.format_value(knobs.BY_FIELD["epsilon"], 0.0003) == "0.0003"
 
 
-def test_presets_go_round_and_have_names() -> None:
-    settings = PRESETS["greedy"]
-    names = []
-    for _ in PRESETS:
-        names.append(knobs.preset_name(settings))
-        settings = knobs.next_preset(settings, 1)
-    assert names == list(PRESETS)
-    assert knobs.preset_name(PRESETS["greedy"].replace(top_k=7)) == "own"
+@given(st.sampled_from(ALL), st.floats(0, 1), st.sampled_from((-5, -1, 1, 5)))
+def test_a_turn_goes_the_way_it_says_to_a_stop_and_never_out_of_range(
+    knob: knobs.Knob, share: float, by: int
+) -> None:
+    low, high = RANGES[knob.field]
+    start = low + share * (high - low)
+    settings = knobs.set_value(NEUTRAL, knob, int(start) if knob.whole else start)
+    before = knobs.value_of(settings, knob)
+    after = knobs.value_of(knobs.turn(settings, knob, by), knob)
+    if (before >= knob.stops[-1] and by > 0) or (before <= knob.stops[0] and by < 0):
+        assert after == before  # what was typed past the last stop is not taken back
+    else:
+        assert (after - before) * by > 0 and after in knob.stops
+    if abs(by) > 1:
+        steps = settings
+        for _ in range(abs(by)):
+            steps = knobs.turn(steps, knob, by // abs(by))
+        assert knobs.value_of(steps, knob) == after
 
 
 def test_an_odd_value_steps_to_its_neighbours() -> None:

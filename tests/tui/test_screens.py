@@ -16,8 +16,10 @@ from tfm.core.sampling.settings import PRESETS
 from tfm.tui import keymap
 from tfm.tui.app import TfmApp
 from tfm.tui.screens.help import HelpScreen
+from tfm.tui.screens.preset_list import PresetList
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.stages import StagesScreen
+from tfm.tui.screens.token_biases import TokenBiases
 from tfm.tui.screens.train import TrainScreen
 from tfm.tui.screens.train_runs import RunsRoom
 from tfm.tui.screens.train_watch import WatchRoom
@@ -141,18 +143,6 @@ async def test_escape_keeps_what_is_there(tiny_translator: Path) -> None:
         assert screen.exchange.text.strip() and screen.target.text == screen.exchange.text
 
 
-async def test_stages_show_every_knob_and_set_it() -> None:
-    async with translating(None) as (screen, pilot):
-        await pilot.press("tab", "o")
-        await until(pilot, lambda: isinstance(pilot.app.screen, StagesScreen), "the list")
-        await pilot.press("right", "down", "right", "right")
-        assert screen.panel.decoding.settings.repetition_window == 16
-        assert screen.panel.decoding.settings.presence == pytest.approx(0.2)
-        await pilot.press("N", "escape")
-        await until(pilot, lambda: pilot.app.screen is screen, "the list to close")
-        assert screen.panel.decoding.settings == PRESETS["neutral"]
-
-
 async def test_hostile_text_is_shown_and_does_nothing() -> None:
     async with translating(None, (120, 40)) as (screen, pilot):
         app = pilot.app
@@ -228,6 +218,8 @@ async def test_no_key_is_bound_twice_in_one_place() -> None:
         RunsRoom,
         WatchRoom,
         StagesScreen,
+        TokenBiases,
+        PresetList,
     ):
         group = [binding for binding in place.BINDINGS if isinstance(binding, Binding)]
         keys = [key.strip() for binding in group for key in binding.key.split(",")]

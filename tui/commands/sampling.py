@@ -16,6 +16,7 @@ import click
 from tfm.core.sampling.settings import NEUTRAL, PRESETS, SamplingSettings
 from tfm.tui.commands.output import note
 from tfm.tui.commands.suggest import suggest
+from tfm.tui.presets import PresetFolder
 
 
 class Sampling(NamedTuple):
@@ -77,13 +78,18 @@ def _biases(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 
 
 def _preset(_ctx: click.Context, _param: click.Parameter, name: str | None) -> SamplingSettings | None:
-    if name is not None and name not in PRESETS:
-        raise click.BadParameter(f"{name!r} is none of {', '.join(PRESETS)}{suggest(name, PRESETS)}")
-    return None if name is None else PRESETS[name]
+    if name is None or name in PRESETS:
+        return None if name is None else PRESETS[name]
+    found = PresetFolder().read()
+    if name in found.problems:
+        raise click.BadParameter(found.problems[name])
+    if name not in found.all:
+        raise click.BadParameter(f"{name!r} is none of {', '.join(found.all)}{suggest(name, found.all)}")
+    return found.all[name]
 
 
 def _complete_preset(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in PRESETS if name.startswith(incomplete)]
+    return [name for name in PresetFolder().read().all if name.startswith(incomplete)]
 
 
 # One option a line: flag, type, help. A plain option's name is its field of SamplingSettings.
@@ -143,7 +149,7 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     options = [
         click.option("--preset", metavar="NAME", callback=_preset, shell_complete=_complete_preset,
-                     help=f"What the other options start from: {', '.join(PRESETS)}."),
+                     help=f"What the other options start from: {', '.join(PRESETS)}, or one of your own."),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1),
                      help="Same seed, same output; drawn, and told, if not given."),
         *(click.option(flag, type=kind, help=text) for flag, kind, text in _PLAIN),

@@ -104,8 +104,10 @@ class ChatScreen(ChatBook):
             self.changed()
             self.show_all()
         elif isinstance(event, protocol.Token) and number in self.path:
+            marks = self.talk.turns[number].marks
+            mark = bool(marks) and marks[-1].at == event.position
             self.transcript.append(
-                self.path.index(number), event.piece, mark=event.settings_mark, logprob=event.logprob
+                self.path.index(number), event.piece, mark=mark, logprob=event.logprob
             )
             self.keeper.changed(self.talk)
             if writing.n_new == 1:
@@ -205,7 +207,7 @@ class ChatScreen(ChatBook):
             self.transcript.choose(None)
 
     def action_switch_focus(self) -> None:
-        (self.transcript if self.message.has_focus else self.message).focus()
+        self.set_focus(self.transcript if self.message.has_focus else self.message)  # now: letters may follow
 
     def action_write(self) -> None:
         self.message.focus()

@@ -193,13 +193,16 @@ class ChatFrame(KeptScreen):
         number, index = self.chosen, self.token_index()
         tokens = self.heard.get(number, [])
         token = tokens[index] if index is not None else (tokens[-1] if tokens else None)
+        mark = self.transcript.token if not self.typing else None
+        turn = self.talk.turns[number] if number != TOP else None
+        told = replies.mark_text(turn, tokens, mark) if turn is not None and mark is not None else ""
         if token is None:
-            panel.title("token")
+            panel.title("token", told)
             old = number != TOP and self.talk.turns[number].role == "assistant"
             panel.token(None, _BEFORE if old else "Each token's rivals show here: Tab, then ← →.")
             return
         place = f"token {token.position + 1} of {len(self.talk.turns[number].tokens)}"
-        panel.title(f"{place} · log p {token.logprob:.2f} · entropy {token.entropy:.1f}")
+        panel.title(f"{place} · log p {token.logprob:.2f} · entropy {token.entropy:.1f}", told)
         panel.token(token)
 
     def token_index(self) -> int | None:

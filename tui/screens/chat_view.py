@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tfm.core.engine import protocol
 from tfm.tui import confidence
 from tfm.tui.conversation import Conversation, Turn
-from tfm.tui.replies import Heard, pieces
+from tfm.tui.replies import Heard, marked, pieces
 from tfm.tui.session import short_name
 from tfm.tui.widgets.chat_panel import ChatFacts
 from tfm.tui.widgets.transcript import TurnView
@@ -35,14 +35,20 @@ def _view(
     talk: Conversation, number: int, tokens: Sequence[protocol.Token], live: bool, left_out: bool
 ) -> TurnView:
     turn = talk.turns[number]
-    told, first = pieces(turn, tokens)
+    told, n_before = pieces(turn, tokens)
+    marks = frozenset(marked(turn, tokens))
+    first = n_before
+    if any(mark < n_before for mark in marks):  # what was not heard can be walked through by its marks
+        first = min(marks)
     return TurnView(
         label="you" if turn.role == "user" else (short_name(turn.model) or "the model"),
         pieces=tuple(told),
         note=note(talk, number, live, left_out),
-        marks=frozenset(first + n for n, token in enumerate(tokens) if token.settings_mark),
+        marks=marks,
         looks=tuple(
-            (first + n, look) for n, token in enumerate(tokens) if (look := confidence.look(token.logprob))
+            (n_before + n, look)
+            for n, token in enumerate(tokens)
+            if (look := confidence.look(token.logprob))
         ),
         live=live,
         left_out=left_out,

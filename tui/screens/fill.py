@@ -375,7 +375,7 @@ class FillScreen(KnobScreen):
             self.filled.focus()
 
     def action_switch_focus(self) -> None:
-        (self.filled if self.source.has_focus else self.source).focus()
+        self.set_focus(self.filled if self.source.has_focus else self.source)  # now: letters may follow
 
     def action_write(self) -> None:
         self.source.focus()

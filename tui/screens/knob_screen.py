@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -10,7 +12,9 @@ from textual import work
 
 from tfm.core.engine import protocol
 from tfm.core.sampling.settings import SamplingSettings
+from tfm.tui import chain
 from tfm.tui.client import Stream
+from tfm.tui.presets import Found, PresetFolder
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.widgets import knobs
@@ -20,10 +24,18 @@ from tfm.tui.widgets.token_panel import TokenPanel
 
 if TYPE_CHECKING:
     from tfm.tui.app import TfmApp
+    from tfm.tui.screens.stages import StagesScreen
 
 
 class KnobScreen(ModeScreen):
     """The actions of ``keymap.KNOBS``. The panel holds the settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stages: StagesScreen | None = None  # the list of all stages, once it was opened
+
+    def on_mount(self) -> None:
+        self.read_presets()
 
     @property
     def panel(self) -> SamplingPanel:
@@ -70,12 +82,74 @@ class KnobScreen(ModeScreen):
         self._set(knobs.turn(self.panel.decoding.settings, knobs.BY_FIELD[field], by))
 
     def action_preset(self, by: int) -> None:
-        self._set(knobs.next_preset(self.panel.decoding.settings, by))
+        presets = self.panel.presets
+        self._set(presets.beside(self.panel.base, by)[1])
+
+    def action_presets(self) -> None:
+        from tfm.tui.screens.preset_list import PresetList
+
+        panel = self.panel
+        self.app.push_screen(
+            PresetList(PresetFolder(), panel.presets, panel.decoding.settings, self._set, self._know)
+        )
+
+    @work(group="presets")
+    async def action_save_preset(self) -> None:
+        """Keep the settings of now under a name."""
+        from tfm.tui.screens.preset_list import save_as
+
+        panel = self.panel
+        suggested = panel.base if panel.base in panel.presets.own else ""
+        name = await save_as(self.app, PresetFolder(), panel.decoding.settings, suggested or "")
+        if name is not None:
+            self._know(await asyncio.to_thread(PresetFolder().read))
+            self.notify(
+                f"Kept as {name}: [ ] and O bring it back, --preset {name!r} in a shell.", markup=False
+            )
+
+    @work(group="presets", exclusive=True)
+    async def read_presets(self) -> None:
+        """One's own presets, as the disk has them; the screen waits for nothing."""
+        self._know(await asyncio.to_thread(PresetFolder().read))
+
+    def _know(self, presets: Found) -> None:
+        for panel in self.query(SamplingPanel):  # none, once the app ends
+            panel.know(presets)
+        if self._stages is not None and self._stages.is_attached:
+            self._stages.know(presets)
 
     def action_stages(self) -> None:
         from tfm.tui.screens.stages import StagesScreen
 
-        self.app.push_screen(StagesScreen(self.panel.decoding.settings, self._set))
+        panel = self.panel
+        self._stages = StagesScreen(
+            panel.decoding.settings,
+            self._set,
+            presets=panel.presets,
+            base=panel.base,
+            resolve=self.resolve,
+            on_save=self.action_save_preset,
+        )
+        self.app.push_screen(self._stages)
+
+    async def resolve(self, texts: Sequence[str], ids: Sequence[int]) -> protocol.Tokenized:
+        """What the model's tokenizer makes of texts and ids. Raises EngineProblem."""
+        model = await self.session.ready()
+        asked = protocol.Tokenize(id=0, model=model.info.name, texts=tuple(texts), ids=tuple(ids))
+        return await self.session.client.ask(asked, protocol.Tokenized)
+
+    def action_type_knob(self) -> None:
+        """Any settings, typed by name."""
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self._set(chain.typed(self.panel.decoding.settings, text))
+
+        def check(text: str) -> SamplingSettings:
+            return chain.typed(self.panel.decoding.settings, text)
+
+        hint = "Names and values: temperature 0.85 top-k 40 · off is neutral · order transformers"
+        self.app.push_screen(Prompt("Set", hint=hint, check=check), done)
 
     def action_new_seed(self) -> None:
         self._seed(random.randrange(1, 10_000))

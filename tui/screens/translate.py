@@ -298,14 +298,16 @@ class TranslateScreen(KeptScreen):
             return
         selected = self.target.selected
         token = exchange.tokens[selected[0]][selected[1]] if selected else exchange.newest
+        mark = ""
         title = f"{exchange.n_tokens} tokens · log p {exchange.logprob:.1f}"
         if selected and token:
             title = (
                 f"token {selected[1] + 1} of {len(exchange.tokens[selected[0]])} · log p {token.logprob:.2f}"
             )
+            mark = exchange.mark_text(*selected)
         if token is not None:
             title += f" · entropy {'now ' if self.running else ''}{token.entropy:.1f}"
-        panel.title(title)
+        panel.title(title, mark)
         if exchange.decoding.method == "beam" and not any(exchange.tokens):
             panel.beam(next((b for b in reversed(exchange.beams) if b), ()))
         elif not self.running or selected or time.monotonic() - self._rivals_shown >= RIVALS_EVERY:
@@ -342,7 +344,7 @@ class TranslateScreen(KeptScreen):
         elif self.end_search():
             pass
         elif self.typing:
-            self.target.focus()
+            self.set_focus(self.target)
         else:
             self.target.select(0, None)
 
@@ -357,7 +359,7 @@ class TranslateScreen(KeptScreen):
         self.source.focus()
 
     def action_switch_focus(self) -> None:
-        (self.target if self.source.has_focus else self.source).focus()
+        self.set_focus(self.target if self.source.has_focus else self.source)  # now: letters may follow
 
     def action_copy(self) -> None:
         clipboard.copy(self.app, self.exchange.text if self.exchange else "", "the translation")
@@ -417,7 +419,8 @@ _SAME_BEAM = "Beam search makes the same translation every time: d for sampling,
 
 
 def _same(before: Exchange, now: Exchange) -> bool:
-    return before.source == now.source and before.decoding == now.decoding and not before.cancelled
+    same = before.source == now.source and before.decoding == now.decoding
+    return same and not before.cancelled and not before.turned
 
 
 def _language(name: str) -> str:

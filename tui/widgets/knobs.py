@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
-from tfm.core.sampling.settings import NEUTRAL, PRESETS, SamplingSettings
+from tfm.core.sampling.settings import NEUTRAL, SamplingSettings
 from tfm.tui.widgets.cells import Span
 
 
@@ -37,31 +37,31 @@ _LADDER = (0, 1, 2, 3, 5, 10, 20, 30, 40, 50, 80, 100, 200, 500, 1000)
 _TINY = (0.0, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
 
 MAIN = (
-    Knob("temperature", "temperature", _steps(0.0, 2.0, 0.05), "divides logits; 0 is the likeliest", "t T"),
-    Knob("top_p", "top-p", _NEAR_ONE, "keeps the smallest set of tokens that holds this probability", "p P"),
+    Knob("temperature", "temperature", _steps(0.0, 2.0, 0.05), "sharper below 1", "t T"),
+    Knob("top_p", "top-p", _NEAR_ONE, "the top set of this mass", "p P"),
     Knob("min_p", "min-p", (*_steps(0.0, 0.1, 0.01), *_steps(0.15, 0.5, 0.05)),
-         "keeps tokens at least this likely, relative to the likeliest", "m M"),
-    Knob("top_k", "top-k", _LADDER, "keeps this many of the likeliest tokens", "k K"),
-    Knob("repetition", "repetition", _steps(1.0, 2.0, 0.05), "makes seen tokens less likely", "r R"),
+         "relative to the top one", "m M"),
+    Knob("top_k", "top-k", _LADDER, "this many of the top", "k K"),
+    Knob("repetition", "repetition", _steps(1.0, 2.0, 0.05), "against seen tokens", "r R"),
 )  # fmt: skip
 OTHERS = (
-    Knob("repetition_window", "repetition window", (0, 16, 32, 64, 128, 256, 512), "how far back; 0 is all"),
-    Knob("presence", "presence", _steps(-2.0, 2.0, 0.1), "taken off every token that was seen"),
-    Knob("frequency", "frequency", _steps(-2.0, 2.0, 0.1), "taken off for each time that a token was seen"),
-    Knob("dynamic_range", "dynamic temperature", _SHARE, "temperature follows the entropy this far"),
-    Knob("dynamic_exponent", "dynamic exponent", _steps(0.2, 3.0, 0.2), "how it follows the entropy"),
-    Knob("typical", "typical", _NEAR_ONE, "keeps tokens of about the expected surprise"),
-    Knob("top_n_sigma", "top-n-sigma", _steps(0.0, 4.0, 0.25), "keeps logits within n deviations of the top"),
-    Knob("xtc_chance", "xtc chance", _SHARE, "how often the likeliest choices are excluded"),
-    Knob("xtc_threshold", "xtc threshold", _steps(0.0, 0.5, 0.05), "choices this likely count as such"),
-    Knob("epsilon", "epsilon", _TINY, "drops tokens less likely than this"),
-    Knob("eta", "eta", _TINY, "the same, relative to the entropy"),
-    Knob("dry_multiplier", "dry", _steps(0.0, 2.0, 0.1), "penalty for extending a repeated passage"),
-    Knob("dry_base", "dry base", _steps(1.0, 3.0, 0.25), "how it grows with the length of the passage"),
-    Knob("dry_allowed", "dry allowed", (1, 2, 3, 4, 6, 8, 12), "length that may be repeated freely"),
-    Knob("mirostat_tau", "mirostat tau", _steps(0.0, 10.0, 0.5), "aims at this surprise in bits; 0 is off"),
-    Knob("mirostat_eta", "mirostat eta", _steps(0.05, 1.0, 0.05), "how fast it corrects itself"),
-    Knob("no_repeat_ngram", "no-repeat n-gram", (0, 2, 3, 4, 5, 6), "no run of n tokens comes twice"),
+    Knob("repetition_window", "its window", (0, 16, 32, 64, 128, 256, 512), "tokens back; 0: all"),
+    Knob("presence", "presence", _steps(-2.0, 2.0, 0.1), "taken off if seen"),
+    Knob("frequency", "frequency", _steps(-2.0, 2.0, 0.1), "taken off each time"),
+    Knob("dynamic_range", "dynamic temperature", _SHARE, "follows the entropy"),
+    Knob("dynamic_exponent", "its exponent", _steps(0.2, 3.0, 0.2), "how it follows"),
+    Knob("typical", "typical", _NEAR_ONE, "the usual surprise"),
+    Knob("top_n_sigma", "top-n-sigma", _steps(0.0, 4.0, 0.25), "logits near the top"),
+    Knob("xtc_chance", "xtc", _SHARE, "how often top ones go"),
+    Knob("xtc_threshold", "its threshold", _steps(0.0, 0.5, 0.05), "a top one is this likely"),
+    Knob("epsilon", "epsilon", _TINY, "a floor of probability"),
+    Knob("eta", "eta", _TINY, "a floor, lower if unsure"),
+    Knob("dry_multiplier", "dry", _steps(0.0, 2.0, 0.1), "against repeated text"),
+    Knob("dry_base", "its base", _steps(1.0, 3.0, 0.25), "growth with its length"),
+    Knob("dry_allowed", "its free length", (1, 2, 3, 4, 6, 8, 12), "repeats up to this are free"),
+    Knob("mirostat_tau", "mirostat", _steps(0.0, 10.0, 0.5), "bits of surprise; 0: off"),
+    Knob("mirostat_eta", "its rate", _steps(0.05, 1.0, 0.05), "how fast it corrects"),
+    Knob("no_repeat_ngram", "no-repeat n-gram", (0, 2, 3, 4, 5, 6), "no run of n twice"),
 )  # fmt: skip
 # What a stage's switch is; the other fields only shape a stage that is on.
 SWITCHES = (
@@ -83,11 +83,18 @@ def set_value(settings: SamplingSettings, knob: Knob, value: float) -> SamplingS
 
 
 def turn(settings: SamplingSettings, knob: Knob, by: int) -> SamplingSettings:
-    """The next stop above (``by`` > 0) or below the value; a value between two stops goes to one of them."""
-    value = value_of(settings, knob)
-    index = bisect_right(knob.stops, value) if by > 0 else bisect_left(knob.stops, value) - 1
-    index = min(max(index, 0), len(knob.stops) - 1)
-    return set_value(settings, knob, knob.stops[index])
+    """``by`` stops above (``by`` > 0) or below the value; a value between two stops goes to one of them.
+
+    A value past the last stop, which can be typed, stays where it is when it is turned further out.
+    """
+    value, stops = value_of(settings, knob), knob.stops
+    if by > 0:
+        index = bisect_right(stops, value) + by - 1
+        return (
+            settings if value >= stops[-1] else set_value(settings, knob, stops[min(index, len(stops) - 1)])
+        )
+    index = bisect_left(stops, value) + by
+    return settings if value <= stops[0] else set_value(settings, knob, stops[max(index, 0)])
 
 
 def format_value(knob: Knob, value: float) -> str:
@@ -96,7 +103,7 @@ def format_value(knob: Knob, value: float) -> str:
         return "off"
     if knob.whole:
         return f"{int(value):,}"
-    return f"{value:.2f}" if value >= 0.01 or value <= 0 else f"{value:g}"
+    return f"{value:.2f}" if value == round(value, 2) else f"{value:.4g}"
 
 
 def slider(knob: Knob, value: float, cells: int) -> list[Span]:
@@ -120,16 +127,3 @@ def _place(knob: Knob, value: float, cells: int) -> int:
     stops = knob.stops
     above = min(max(bisect_left(stops, value), 0), len(stops) - 1)
     return round(above / (len(stops) - 1) * (cells - 1))
-
-
-def preset_name(settings: SamplingSettings) -> str:
-    """The preset that these settings are, or "own"."""
-    return next((name for name, preset in PRESETS.items() if preset == settings), "own")
-
-
-def next_preset(settings: SamplingSettings, by: int) -> SamplingSettings:
-    """The preset ``by`` places after the one that these settings are."""
-    names = list(PRESETS)
-    now = preset_name(settings)
-    index = (names.index(now) + by) % len(names) if now in names else 0
-    return PRESETS[names[index]]

@@ -22,6 +22,8 @@ from tfm.tui.widgets.lines import strip_of
 if TYPE_CHECKING:
     from tfm.tui.app import TfmApp
 
+MARGIN = 1  # columns to the left of the text, where marks stand
+MARK = "◆"  # here something about how the text is written changed
 LEAP = 4  # one part in so many of the window is scrolled at once while text grows
 
 
@@ -46,6 +48,10 @@ class PaintedRows(ScrollView):
         """One of the rows 0 to ``n_rows`` - 1, safe to paint."""
         raise NotImplementedError
 
+    def marked(self, y: int) -> bool:
+        """Does a mark stand in the margin of this row?"""
+        return False
+
     def set_columns(self, columns: int) -> None:
         """The width has changed."""
         raise NotImplementedError
@@ -58,7 +64,13 @@ class PaintedRows(ScrollView):
     @property
     def columns(self) -> int:
         # one column stays free: the cursor stands there, and a scrollbar never makes rows wrap anew
-        return max(1, self.scrollable_content_region.width - 1)
+        return max(1, self.scrollable_content_region.width - 1 - MARGIN)
+
+    def _whole(self, y: int) -> Row:
+        """A row with its margin."""
+        if y >= self.n_rows:
+            return ()
+        return ((MARK, "mark") if self.marked(y) else (" ", ""), *self.row(y))
 
     def touch(self, *, follow: bool = False) -> None:
         """Some rows may look different: paint them with the next frame. ``follow``: show the end."""
@@ -108,7 +120,7 @@ class PaintedRows(ScrollView):
             return  # a scroll paints everything
         top, left = self.scroll_offset.y, self.scroll_offset.x
         for y in range(top, top + height):
-            row = self.row(y) if y < self.n_rows else ()
+            row = self._whole(y)
             cells = cells_of(row)
             span = changed(self._seen.get(y, []), cells)
             if span is not None:
@@ -125,7 +137,7 @@ class PaintedRows(ScrollView):
 
     def _set_height(self, rows: int) -> None:
         # A new virtual size repaints everything, so it changes only where there is something to scroll.
-        size = Size(self.columns, rows)
+        size = Size(MARGIN + self.columns, rows)
         if size != self.virtual_size:
             self.virtual_size = size
 
@@ -139,7 +151,7 @@ class PaintedRows(ScrollView):
     def render_line(self, y: int) -> Strip:
         y += self.scroll_offset.y
         if y not in self._rows:
-            self._rows[y] = self.row(y) if y < self.n_rows else ()
+            self._rows[y] = self._whole(y)
             self._seen[y] = cells_of(self._rows[y])
         return strip_of(self, self._rows[y], self.size.width)
 

@@ -11,6 +11,7 @@ from tfm.tui.confidence import LEGEND
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, Span, width
 from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.painted import MARK
 
 _GAP = 3
 
@@ -25,7 +26,7 @@ class TokenPanel(Lines):
         self._token: Token | None = None
         self._beam: tuple[BeamHypothesis, ...] = ()
         self._hint = ""
-        self._title = ""
+        self._title = self._mark = ""
         self._legend = False
 
     def legend(self, on: bool) -> None:
@@ -34,9 +35,10 @@ class TokenPanel(Lines):
             self._legend = on
             self.repaint()
 
-    def title(self, text: str) -> None:
-        """What the rule above says. It is a row and no border title, so that only its figures repaint."""
-        self._title = text
+    def title(self, text: str, mark: str = "") -> None:
+        """What the rule above says; first, what the token's mark does. It is a row and no border title, so
+        that only its figures repaint."""
+        self._title, self._mark = text, mark
         self.repaint()
 
     def token(self, token: Token | None, hint: str = "") -> None:
@@ -48,7 +50,8 @@ class TokenPanel(Lines):
         self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        rule: Row = (("── ", "line"), (self._title, "dim"), (" " + "─" * columns, "line"))
+        mark: Row = ((f"{MARK} {self._mark}", "live"), (" · ", "dim")) if self._mark else ()
+        rule: Row = (("── ", "line"), *mark, (self._title, "dim"), (" " + "─" * columns, "line"))
         legend = LEGEND if self._legend and columns >= width(LEGEND) else ()
         return [(*_clip(rule, columns - width(legend)), *legend), *self._body(columns - 2)]
 

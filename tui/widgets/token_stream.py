@@ -16,6 +16,7 @@ from textual.message import Message
 from tfm.tui import confidence, keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, graphemes
+from tfm.tui.widgets.painted import MARGIN
 from tfm.tui.widgets.searchable import SearchableRows
 from tfm.tui.widgets.wrap import Paragraph
 
@@ -145,7 +146,7 @@ class TokenStream(SearchableRows, can_focus=True):
             self.action_edge(True)
 
     def on_click(self, event: Click) -> None:
-        row, column = event.y + self.scroll_offset.y, event.x
+        row, column = event.y + self.scroll_offset.y, event.x - MARGIN
         for lane, paragraph in enumerate(self._lanes):
             if row < len(paragraph.rows):
                 line = paragraph.rows[row]
@@ -176,6 +177,14 @@ class TokenStream(SearchableRows, can_focus=True):
                 return self._row(lane, y)
             y -= len(paragraph.rows)
         raise IndexError(y)
+
+    def marked(self, y: int) -> bool:
+        if self._marks:
+            for lane, paragraph in enumerate(self._lanes):
+                if y < len(paragraph.rows):
+                    return paragraph.begins_on(y, [token for at, token in self._marks if at == lane])
+                y -= len(paragraph.rows)
+        return False
 
     def set_columns(self, columns: int) -> None:
         for paragraph in (*self._lanes, self._note):

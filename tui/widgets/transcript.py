@@ -14,6 +14,7 @@ from textual.message import Message
 from tfm.tui import confidence, keymap
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, fit, graphemes, width
+from tfm.tui.widgets.painted import MARGIN
 from tfm.tui.widgets.searchable import SearchableRows
 from tfm.tui.widgets.wrap import Paragraph, wrap
 
@@ -197,7 +198,7 @@ class Transcript(SearchableRows, can_focus=True):
         turn = bisect_right(self._tops, y) - 1
         if not 0 <= turn < len(self._blocks):
             return
-        block, row, column = self._blocks[turn], y - self._tops[turn] - 1, event.x
+        block, row, column = self._blocks[turn], y - self._tops[turn] - 1, event.x - MARGIN
         token: int | None = None
         if 0 <= row < len(block.paragraph.rows):
             line = block.paragraph.rows[row]
@@ -240,6 +241,13 @@ class Transcript(SearchableRows, can_focus=True):
                 ((safe[line.start : line.end], style),) for line in wrap(safe, 0, min(self.columns, WIDEST))
             ]
         return rows
+
+    def marked(self, y: int) -> bool:
+        turn = bisect_right(self._tops, y) - 1
+        if turn < 0 or not self._blocks[turn].marks:
+            return False
+        block, number = self._blocks[turn], y - self._tops[turn] - 1
+        return block.paragraph.begins_on(number, block.marks)
 
     def row(self, y: int) -> Row:
         if not self._blocks:

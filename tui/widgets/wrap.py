@@ -7,6 +7,7 @@ up to the word that did not fit, so appended text can change the last row and no
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tfm.tui.widgets.cells import graphemes, stands_alone
@@ -88,6 +89,14 @@ class Paragraph:
     def token_at(self, index: int) -> int:
         """The number of the token that the character at ``index`` belongs to."""
         return bisect_right(self.starts, index) - 1
+
+    def begins_on(self, number: int, tokens: Iterable[int]) -> bool:
+        """Does one of these tokens begin on this row?"""
+        if not 0 <= number < len(self.rows):
+            return False
+        start = self.rows[number].start
+        end = self.rows[number + 1].start if number + 1 < len(self.rows) else len(self.text) + 1
+        return any(token < len(self.starts) and start <= self.starts[token] < end for token in tokens)
 
     def row_of_token(self, token: int) -> int:
         """The row on which a token begins."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.core.sampling import twins
 from tests.core.sampling.test_noise import chi_square, reference
 from tfm.core.sampling import chain, history, noise
-from tfm.core.sampling.chain import Draw, LaneState, plan, sample
+from tfm.core.sampling.chain import Draw, LaneState, sample
 from tfm.core.sampling.noise import CHANCE
 from tfm.core.sampling.settings import (
     LLAMA_CPP_ORDER,
@@ -21,6 +21,7 @@ from tfm.core.sampling.settings import (
     STAGES,
     TRANSFORMERS_ORDER,
     SamplingSettings,
+    plan,
 )
 
 NONE = -math.inf
