@@ -78,8 +78,8 @@ def test_what_is_wrong_is_one_sentence_and_costs_that_change_alone(
     assert len(problems) == 1 and said in problems[0], problems
     assert len(changed) == ("\n" in text)
     if "TOML" not in said:
-        changed, problems = read(tmp_path, '"sampling.stages" = "O"\n' + text)
-        assert changed["sampling.stages"] == ("O",) and len(problems) == 1
+        changed, problems = read(tmp_path, '"sampling.stages" = "Z"\n' + text)
+        assert changed["sampling.stages"] == ("Z",) and len(problems) == 1
 
 
 def test_swaps_chains_and_other_places_are_no_conflicts(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tfm.core.sampling.settings import PRESETS, SamplingSettings
+from tfm.core.sampling.settings import SamplingSettings
 from tfm.tui.commands.suggest import suggest
 from tfm.tui.plain.commands import command, number
 from tfm.tui.plain.part import Part
+from tfm.tui.presets import OWN, PresetFolder
 from tfm.tui.widgets import knobs
 from tfm.tui.widgets.sampling_panel import Decoding
 
@@ -38,7 +39,8 @@ class Knobs:
         now = self._decoding
         if now.method == "beam":
             self._speaker.say(f"Beam search, {now.beam_width} wide; the knobs wait for /sample.")
-        self._speaker.say(f"Preset {knobs.preset_name(now.settings)}, seed {now.seed}.")
+        name = PresetFolder().read().name_of(now.settings) or OWN
+        self._speaker.say(f"Preset {name}, seed {now.seed}.")
         for knob in (*knobs.MAIN, *knobs.OTHERS):
             value = knobs.value_of(now.settings, knob)
             if text == "all" or value != knob.neutral:
@@ -77,13 +79,15 @@ class Knobs:
 
     @command("preset", arguments="[NAME]", help="All knobs at once; alone: the names.", at_once=True)
     async def preset(self, text: str) -> None:
+        presets = PresetFolder().read()
         if not text:
-            now = knobs.preset_name(self._decoding.settings)
-            self._speaker.say(f"The presets are {', '.join(PRESETS)}; this is {now}.")
-        elif text not in PRESETS:
-            raise ValueError(f"There is no preset {text!r}{suggest(text, PRESETS)}.")
+            now = presets.name_of(self._decoding.settings) or OWN
+            self._speaker.say(f"The presets are {', '.join(presets.all)}; this is {now}.")
+        elif text not in presets.all:
+            problem = presets.problems.get(text)
+            raise ValueError(problem or f"There is no preset {text!r}{suggest(text, presets.all)}.")
         else:
-            await self._use(PRESETS[text], f"preset {text}")
+            await self._use(presets.all[text], f"preset {text}")
 
     @command("seed", arguments="[N]", help="The seed of the next text; alone: another one.", at_once=True)
     async def seed(self, text: str) -> None:

@@ -48,7 +48,7 @@ class PaintedRows(ScrollView):
         """One of the rows 0 to ``n_rows`` - 1, safe to paint."""
         raise NotImplementedError
 
-    def marked(self, y: int) -> bool:
+    def in_margin(self, y: int) -> bool:
         """Does a mark stand in the margin of this row?"""
         return False
 
@@ -70,7 +70,7 @@ class PaintedRows(ScrollView):
         """A row with its margin."""
         if y >= self.n_rows:
             return ()
-        return ((MARK, "mark") if self.marked(y) else (" ", ""), *self.row(y))
+        return ((MARK, "mark") if self.in_margin(y) else (" ", ""), *self.row(y))
 
     def touch(self, *, follow: bool = False) -> None:
         """Some rows may look different: paint them with the next frame. ``follow``: show the end."""

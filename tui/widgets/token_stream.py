@@ -178,7 +178,7 @@ class TokenStream(SearchableRows, can_focus=True):
             y -= len(paragraph.rows)
         raise IndexError(y)
 
-    def marked(self, y: int) -> bool:
+    def in_margin(self, y: int) -> bool:
         if self._marks:
             for lane, paragraph in enumerate(self._lanes):
                 if y < len(paragraph.rows):

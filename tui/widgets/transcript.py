@@ -242,7 +242,7 @@ class Transcript(SearchableRows, can_focus=True):
             ]
         return rows
 
-    def marked(self, y: int) -> bool:
+    def in_margin(self, y: int) -> bool:
         turn = bisect_right(self._tops, y) - 1
         if turn < 0 or not self._blocks[turn].marks:
             return False
