@@ -203,10 +203,12 @@ async def test_a_preset_of_ones_own_is_there_for_another_process(tiny_translator
 
     no_engine = "from tfm.tui.app import TfmApp; TfmApp(['/no-such-engine']).run()"
     with Terminal([sys.executable, "-c", no_engine], environment={"TFM_HOME": str(home)}) as terminal:
-        terminal.wait_for("greedy")
+        terminal.wait_for("Cannot start")
         terminal.press("tab")
-        terminal.press("[")  # one's own come last
+        terminal.wait_for("i edit")
+        terminal.press("O")
         terminal.wait_for("my prose")
+        terminal.press("k", "enter")  # one's own come last, and the list goes round
         terminal.wait_for("0.90")
     command = [sys.executable, "-m", "tfm.tui.cli", "translate", SOURCE, "-m", str(tiny_translator)]
     result = subprocess.run([*command, "--preset", "my prose", "--seed", "3", "--json"], capture_output=True)
