@@ -106,9 +106,7 @@ class ChatScreen(ChatBook):
         elif isinstance(event, protocol.Token) and number in self.path:
             marks = self.talk.turns[number].marks
             mark = bool(marks) and marks[-1].at == event.position
-            self.transcript.append(
-                self.path.index(number), event.piece, mark=mark, logprob=event.logprob
-            )
+            self.transcript.append(self.path.index(number), event.piece, mark=mark, logprob=event.logprob)
             self.keeper.changed(self.talk)
             if writing.n_new == 1:
                 self.show_figures()

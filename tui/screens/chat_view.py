@@ -46,9 +46,7 @@ def _view(
         note=note(talk, number, live, left_out),
         marks=marks,
         looks=tuple(
-            (n_before + n, look)
-            for n, token in enumerate(tokens)
-            if (look := confidence.look(token.logprob))
+            (n_before + n, look) for n, token in enumerate(tokens) if (look := confidence.look(token.logprob))
         ),
         live=live,
         left_out=left_out,
