@@ -20,7 +20,7 @@ from bench.pseudo_terminal import COLUMNS, ROWS, PseudoTerminal
 
 LAUNCHES = 7
 KEYS = 120  # presses for each row of the latencies,
-LONGEST = 15.0  # or as many as there is time for in so many seconds: a busy machine must not take all day
+LONGEST = 11.0  # or as many as there is time for in so many seconds: a busy machine must not take all day
 SYMBOLS = "¤§¶†‡µ¬¦©®±¿¡×÷ª¢£¥ðøþ"  # nothing else on the screen holds them
 APP = (sys.executable, "-m", "tfm.tui.cli")
 HERE = Path(__file__).parent

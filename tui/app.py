@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -133,6 +134,7 @@ class TfmApp(App[int]):
         if self._first_mode and self._first_mode != self.DEFAULT_MODE:
             self.switch_mode(self._first_mode)
         self.call_after_refresh(self._complain)
+        self.call_after_refresh(_collect_from_here)
         self.call_after_refresh(self.prepare, self.session)  # the first paint waits for nothing
 
     def _complain(self) -> None:
@@ -466,6 +468,12 @@ class TfmApp(App[int]):
         yield SystemCommand("Reduced motion", motion, self._change_motion)
         yield SystemCommand("Redraw", "Paint the whole screen anew", self.action_redraw)
         yield SystemCommand("Screenshot", "Save an SVG of the screen", self.deliver_screenshot)
+
+
+def _collect_from_here() -> None:
+    """The first paint is done: garbage is collected again, and never among what stays for good."""
+    gc.freeze()
+    gc.enable()
 
 
 def run_app(

@@ -10,6 +10,7 @@ Exit status: 0 done; 1 it ran and the answer is no; 2 bad input, told in one sen
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -152,6 +153,7 @@ def cli(
         from tfm.tui.plain.dialogue import run_plain
 
         return run_plain(host, remote_command, model, mode)
+    gc.disable()  # until the first paint: collections find nothing to free while modules are read
     from tfm.tui.app import run_app
 
     return run_app(host=host, model=model, mode=mode, remote_command=remote_command)

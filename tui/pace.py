@@ -18,6 +18,7 @@ QUESTION = "\x1b[6n"
 EVERY = 0.5  # seconds between questions while something is painted
 DEFAULT_FPS = 60
 SLOWEST = 1.0  # seconds between frames on the worst of lines
+REST = 4  # a frame may take one part in so many of the time
 SLOW = 0.1  # seconds between frames from which on a person is told of it
 
 
@@ -30,6 +31,7 @@ class Pace:
         self.round_trip: float | None = None  # smoothed; None: no answer came yet
         self._asked: float | None = None  # when, if the answer is still to come
         self._last = -EVERY
+        self._cost = 0.0  # seconds that a frame takes, smoothed
 
     def wants_to_ask(self, now: float) -> bool:
         """Is it time for a question?"""
@@ -50,12 +52,18 @@ class Pace:
         else:
             self.round_trip += (took - self.round_trip) / 4
 
+    def painted(self, seconds: float) -> None:
+        """What a frame took us. On a machine that others use it is many times what it is on a quiet one."""
+        self._cost += (seconds - self._cost) / 4
+
     def interval(self, now: float) -> float:
-        """Seconds between two frames. An answer that is overdue counts as long as it is waited for."""
-        if self.round_trip is None:
-            return self.fastest
-        waiting = now - self._asked if self._asked is not None else 0.0
-        return min(max(self.fastest, max(self.round_trip, waiting) / 2), max(SLOWEST, self.fastest))
+        """Seconds between two frames. An answer that is overdue counts as long as it is waited for, and
+        painting leaves most of the time to keys and to what comes in."""
+        wanted = max(self.fastest, REST * self._cost)
+        if self.round_trip is not None:
+            waiting = now - self._asked if self._asked is not None else 0.0
+            wanted = max(wanted, max(self.round_trip, waiting) / 2)
+        return min(wanted, max(SLOWEST, self.fastest))
 
     def answer_in(self, now: float) -> float:
         """Seconds until the answer that is still to come should be here; 0: none is."""
@@ -63,10 +71,10 @@ class Pace:
             return 0.0
         return max(0.0, self._asked + self.round_trip - now)
 
-    def slow(self, now: float) -> str:
+    def slow(self) -> str:
         """What to tell a person of a slow line; nothing where it is fast."""
-        interval = self.interval(now)
-        return f"slow line: {1 / interval:.0f} fps" if interval >= max(SLOW, 2 * self.fastest) else ""
+        line = min((self.round_trip or 0.0) / 2, SLOWEST)
+        return f"slow line: {1 / line:.0f} fps" if line >= max(SLOW, 2 * self.fastest) else ""
 
 
 def round_trip(read_from: int, write_to: int, patience: float = 1.0) -> float | None:

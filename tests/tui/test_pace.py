@@ -21,10 +21,10 @@ def test_a_fast_line_gets_every_frame_and_a_slow_one_two_in_a_round_trip() -> No
     assert pace.interval(0.0) == 1 / 60  # not measured yet
     pace.ask(0.0)
     pace.answer(0.002)
-    assert pace.interval(0.01) == 1 / 60 and not pace.slow(0.01)
+    assert pace.interval(0.01) == 1 / 60 and not pace.slow()
     pace.ask(1.0)
     pace.answer(1.4)
-    assert pace.interval(1.5) == pytest.approx(0.2) and pace.slow(1.5) == "slow line: 5 fps"
+    assert pace.interval(1.5) == pytest.approx(0.2) and pace.slow() == "slow line: 5 fps"
 
 
 def test_an_overdue_answer_slows_down_and_a_good_line_recovers() -> None:
@@ -63,6 +63,17 @@ def test_no_faster_than_the_frames_that_were_asked_for() -> None:
     assert pace.interval(1.0) == 2.0
 
 
+def test_painting_that_is_dear_is_done_less_often() -> None:
+    pace = Pace(1 / 60)
+    for _ in range(40):
+        pace.painted(0.05)
+    assert pace.interval(0.0) == pytest.approx(0.2, rel=0.01)
+    assert not pace.slow()  # that is no fault of the line
+    for _ in range(40):
+        pace.painted(0.001)
+    assert pace.interval(0.0) == 1 / 60
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_terminal_is_asked_once_and_left_as_it_was(answers: bool) -> None:
     master, slave = pty.openpty()
@@ -93,4 +104,4 @@ async def test_the_answer_reaches_the_pace() -> None:
         app.pace.ask(0.0)
         app.post_message(CursorPosition(0, 0))
         await pilot.pause()
-        assert app.pace.round_trip is not None and app.pace.slow(1.0).startswith("slow line")
+        assert app.pace.round_trip is not None and app.pace.slow().startswith("slow line")

@@ -49,12 +49,18 @@ class ModeScreen(Screen[None]):
         """Do letters go into a text now?"""
         return self.focused is not None and self.focused.check_consume_key("a", "a")
 
+    def _on_timer_update(self) -> None:
+        """A frame: composed, reduced to what changed and handed to the terminal."""
+        began = time.monotonic()
+        super()._on_timer_update()
+        cast("TfmApp", self.app).pace.painted(time.monotonic() - began)
+
     def refresh_status(self) -> None:
         """The engine or the model changed."""
         if self.is_mounted:
             app = cast("TfmApp", self.app)
             box = status.box_parts(app.box_figures)
-            line = status.line_part(app.pace.slow(time.monotonic()))
+            line = status.line_part(app.pace.slow())
             self.query_one(Header).status([*self.session.status(), *line, *box])
 
     def refresh_keys(self) -> None:
