@@ -7,6 +7,7 @@ from textual._compositor import ChopsUpdate
 
 from tfm.tui.app import TfmApp
 from tfm.tui.screens.translate import TranslateScreen
+from tfm.tui.widgets.painted import MARGIN
 
 from .driving import sent
 
@@ -91,7 +92,7 @@ async def test_text_that_grows_between_painting_and_sending_is_not_lost() -> Non
         screen._compositor.update_widgets({target})
         feed(sent(app, screen._compositor.render_partial_update()))
         region = target.content_region
-        shown = [line[region.x : region.right].rstrip() for line in terminal.display]
+        shown = [line[region.x + MARGIN : region.right].rstrip() for line in terminal.display]
         for y in range(min(target.n_rows, region.height)):
             row = "".join(text for text, _ in target.row(y + target.scroll_offset.y))
             assert shown[region.y + y] == row.rstrip()
@@ -104,4 +105,5 @@ def assert_painted(screen: TranslateScreen) -> None:
     region = target.content_region
     for y in range(min(target.n_rows, region.height)):
         text = "".join(text for text, _ in target.row(y + target.scroll_offset.y)).rstrip()
-        assert strips[region.y + y].crop(region.x, region.right).text.rstrip() == text
+        left = region.x + MARGIN
+        assert strips[region.y + y].crop(left, region.right).text.rstrip() == text
