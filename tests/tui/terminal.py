@@ -20,7 +20,7 @@ import pyte
 KEYS = {
     "enter": b"\r", "escape": b"\x1b", "tab": b"\t", "left": b"\x1b[D", "right": b"\x1b[C", "up": b"\x1b[A",
     "down": b"\x1b[B", "ctrl+q": b"\x11", "ctrl+r": b"\x12", "ctrl+l": b"\x0c", "ctrl+p": b"\x10",
-    "f1": b"\x1bOP", "f5": b"\x1b[15~", "f9": b"\x1b[20~",
+    "ctrl+o": b"\x0f", "f1": b"\x1bOP", "f5": b"\x1b[15~", "f9": b"\x1b[20~",
 }  # fmt: skip
 APP = (sys.executable, "-m", "tfm.tui.cli")
 
