@@ -73,6 +73,7 @@ class ModelsScreen(ModelsFrame):
             self.listing.focus()
         elif self.shelf.compared is not None:
             self.shelf.compared = None
+            self.say("")
             self.show()
 
     def _call_off(self, work: Work) -> None:

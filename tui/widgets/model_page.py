@@ -83,7 +83,11 @@ def _page(card: ModelCard, verified: str | None, columns: int) -> list[Row]:
         said = verified or "Verified: every file is as its manifest says, every number is finite."
         rows += wrapped(said, columns, "bad" if verified else "second")
     figures = summary(info)
-    first = [figures["family"], figures["languages"], f"{human_count(info.n_parameters)} parameters"]
+    first = [
+        figures["family"],
+        figures["languages"],
+        f"{human_count(info.n_parameters)} parameters" if info.size_bytes else "",
+    ]
     first += [figures["size"], figures["context"], figures["chat"] and "chats"]
     rows += wrapped(" · ".join(part for part in first if part), columns, "dim") if info.family else []
     rows += wrapped(figures["scores"], columns, "second")
