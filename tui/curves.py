@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -192,14 +193,14 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 def pairs(points: Sequence[Point], view: View, across: Pair, smoothing: float = 0.0) -> list[Pair]:
     """The points of a window, one beyond each of its edges, smoothed: ready to be thinned out."""
-    first = bisect_left(points, across[0], key=lambda p: float(getattr(p, view.axis)))
-    last = bisect_right(points, across[1], key=lambda p: float(getattr(p, view.axis)))
-    first, last = max(0, first - 1), min(len(points), last + 1)
+    place = itemgetter(Point._fields.index(view.axis))
+    first = max(0, bisect_left(points, across[0], key=place) - 1)
+    last = min(len(points), bisect_right(points, across[1], key=place) + 1)
     lead = math.ceil(math.log(_FORGOTTEN) / math.log(smoothing)) if 0.0 < smoothing < 1.0 else 0
     begin = max(0, first - lead)  # what came before still weighs
     values = smooth([point.value for point in points[begin:last]], smoothing)[first - begin :]
-    drawn = zip(points[first:last], values, strict=True)
-    return [(float(getattr(point, view.axis)), value) for point, value in drawn if math.isfinite(value)]
+    drawn = zip(map(place, points[first:last]), values, strict=True)
+    return [(float(x), value) for x, value in drawn if math.isfinite(value)]
 
 
 def downsample(points: Sequence[Pair], count: int) -> list[Pair]:

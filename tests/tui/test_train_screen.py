@@ -366,4 +366,5 @@ async def test_a_model_of_plain_text_is_talked_to_in_the_lab(home: Path, tiny_de
         lab = pilot.app.screen
         assert isinstance(lab, LabScreen) and lab.session.info is not None
         assert lab.session.info.name == f"{run}@100"
+        await until(pilot, lambda: lab.reading and lab.reading.tokens, "its first reading")
         assert screen.record is not None and f"{run}@100 is in lab" in screen.record.news

@@ -208,9 +208,10 @@ class LabScreen(KnobScreen):
     @work(exclusive=True, group="ask")
     async def _ask(self) -> None:
         """The rivals of the chosen token, and each stage of the chain there."""
-        reading, here = self.reading, self.table.here
-        if reading is None or not reading.tokens:
+        reading = self.reading
+        if reading is None or not reading.tokens or not self.query(TokenTable):  # the app may be closing
             return
+        here = self.table.here
         token = reading.tokens[here]
         panel, chain = self.query_one(TokenPanel), self.query_one(ChainView)
         panel.title(
