@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -140,11 +141,12 @@ def run_with_others(
     with joined() as processes:
         path, toml = processes.first(prepare, tuple[Path, str])
         run, config = RunDir(path), parse_config(msgspec.toml.decode(toml), str(path))
-        if processes.lead:
-            with owned(run, config):
+        with ExitStack() as held:
+            processes.first(lambda: held.enter_context(owned(run, config)), None)
+            if processes.lead:
                 yield from train_and_log(run, config, processes)
-        else:
-            assist(run, config, processes)
+            else:
+                assist(run, config, processes)
 
 
 def _with_workers(run: RunDir, config: TrainConfig, nproc: int) -> int:

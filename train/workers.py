@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tfm.train import events
 from tfm.train.event_log import EventLog, EventReader
-from tfm.train.events import RunEnded, Step
+from tfm.train.events import RolledBack, RunEnded, Step
 from tfm.train.run_dir import RunDir
 
 RENDEZVOUS = "TFM_RENDEZVOUS"  # in the environment: where the processes meet, if not where torchrun says
@@ -113,13 +113,13 @@ def _became_of(status: int) -> str:
 
 def _last_words(run: RunDir, seen: EventReader, reason: events.EndReason, message: str) -> None:
     """Tell the end of a run whose processes are gone, unless one of them has."""
-    step = 0
+    step = max((int(folder.name.removeprefix("step-")) for folder in run.checkpoints()), default=0)
     while lines := seen.poll():
         for line in lines:
             event = events.decode(line)
             if isinstance(event, RunEnded):
                 return
-            step = event.step if isinstance(event, Step) else step
+            step = event.step if isinstance(event, Step | RolledBack) else step
     log = EventLog(run)
     try:
         log.append(RunEnded(reason=reason, step=step, message=message))
