@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 from tfm.core.catalog import NoSuchCheckpoint, find_checkpoint
@@ -9,7 +10,10 @@ from tfm.core.chat import TEMPLATE_FILE
 from tfm.core.checkpoint import Checkpoint
 from tfm.core.config import ModelConfig
 from tfm.train.config import FAMILIES, LoopConfig, TrainConfig
+from tfm.train.events import Preparing
+from tfm.train.parallel import Processes
 from tfm.train.preparation import Base
+from tfm.train.tasks import Task, make_task
 
 MANY_EPOCHS = 300  # more than that, and a person has probably not chosen them
 
@@ -63,3 +67,26 @@ def too_often(loop: LoopConfig, steps_per_epoch: float) -> list[str]:
         f"{loop.max_steps:,} steps read this corpus {epochs:,.0f} times; with loop.patience = 5 the run ends "
         "when it learns no more, or set fewer loop.max_steps"
     ]
+
+
+def make_shared_task(
+    config: TrainConfig, base: Base | None, processes: Processes
+) -> Generator[Preparing, None, tuple[Task, str]]:
+    """As :func:`make_task`, for all processes: the first makes the corpus ready, the others find it."""
+    making, made = make_task(config, base), list[tuple[Task, str]]()
+
+    def go_on() -> Preparing | None:
+        try:
+            return next(making)
+        except StopIteration as done:
+            made.append(done.value)
+            return None
+
+    try:
+        while (event := processes.first(go_on, Preparing | None)) is not None:
+            yield event
+        while not made:
+            go_on()
+    finally:
+        making.close()
+    return made[0]

@@ -26,7 +26,7 @@ from tfm.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from tfm.core.model import Model, build_model
 from tfm.train import guard
 from tfm.train.batching import BatchOrder, Place
-from tfm.train.beginning import base_of, differences, find_initial, too_often
+from tfm.train.beginning import base_of, differences, find_initial, make_shared_task, too_often
 from tfm.train.config import TrainConfig
 from tfm.train.control_inbox import ControlInbox
 from tfm.train.ema import WeightAverage
@@ -35,7 +35,6 @@ from tfm.train.events import (
     CheckpointSaved,
     Evaluated,
     Notice,
-    Preparing,
     RolledBack,
     RunEnded,
     RunStarted,
@@ -55,13 +54,12 @@ from tfm.train.execution import (
 from tfm.train.keeping import CheckpointKeeper, mean_weights, newest_whole
 from tfm.train.objectives import Loss
 from tfm.train.parallel import ALONE, Processes, SharedInbox
-from tfm.train.preparation import Base
 from tfm.train.replicas import Replica, Weights
 from tfm.train.run_dir import RunDir
 from tfm.train.schedules import learning_rate
 from tfm.train.state import Progress, Window, load_weights, make_optimizer, seed_of
 from tfm.train.steering import obey, obey_early
-from tfm.train.tasks import Task, make_task
+from tfm.train.tasks import Task
 from tfm.train.tasks.scores import quality
 
 Reason = Literal["interval", "best", "command", "stop", "final", "average"]
@@ -133,10 +131,17 @@ class Trainer:
         )
         start = load_checkpoint(whole or find_initial(loop.init_from)) if whole or loop.init_from else None
         base = base_of(start, self.config, resumed=whole is not None) if start else None
-        found = yield from self._find_task(base)
-        if found is None:
-            return
-        self.task, corpus = found
+        making = make_shared_task(self.config, base, self.processes)
+        while True:
+            try:
+                yield next(making)
+            except StopIteration as done:
+                self.task, corpus = done.value
+                break
+            yield from obey_early(self, self.inbox)
+            if self.stopping:
+                making.close()
+                return
         self.keeper = CheckpointKeeper(self.run_dir, self.config, self.task)
         torch.manual_seed(loop.seed)
         self.model = build_model(self.task.model_config)
@@ -170,30 +175,6 @@ class Trainer:
         problems += too_often(loop, len(self.order.epoch(self.progress.epoch)) / n_batches)
         yield self._started(self.progress.step if whole else None)
         yield from (Notice(level="warning", message=text) for text in (*problems, *self.task.notices))
-
-    def _find_task(self, base: Base | None) -> Generator[AnyTrainEvent, None, tuple[Task, str] | None]:
-        """The task and the name of its corpus; None where somebody stopped the run meanwhile.
-
-        The first process makes the corpus ready, the others find it.
-        """
-        making, made = make_task(self.config, base), list[tuple[Task, str]]()
-
-        def go_on() -> Preparing | None:
-            try:
-                return next(making)
-            except StopIteration as done:
-                made.append(done.value)
-                return None
-
-        while (event := self.processes.first(go_on, Preparing | None)) is not None:
-            yield event
-            yield from obey_early(self, self.inbox)
-            if self.stopping:
-                making.close()
-                return None
-        while not made:
-            go_on()
-        return made[0]
 
     def _replicate(self) -> Replica:
         """Put the model where this process trains it."""
