@@ -127,7 +127,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, corpus: 
     same_state(run.checkpoint_path(12), alone.checkpoint_path(12))
 
 
-@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, corpus: Path, parallel: str) -> None:
     made = fields(corpus, parallel=parallel, accumulate=2, eval_every=100, average_last=0, max_steps=7)
     made["model"]["dropout"], made["optim"]["ema"] = 0.2, 0.9

@@ -119,6 +119,7 @@ def test_who_starts_them_takes_them_along_and_a_stop_saves(started: RunDir) -> N
     assert stop(started).reason == "stopped"
 
 
+@pytest.mark.slow
 def test_a_bad_corpus_is_one_sentence(tiny_config: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.de").write_text("too short\n")
     with pytest.raises(ValueError, match=r"pairs\.en has 25 lines but .*pairs\.de has 1"):
