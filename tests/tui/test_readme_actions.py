@@ -21,6 +21,7 @@ from tfm.tui.screens.chat_setup import SetupScreen
 from tfm.tui.screens.fill import FillScreen
 from tfm.tui.screens.help import HelpScreen
 from tfm.tui.screens.lab import LabScreen
+from tfm.tui.screens.preset_list import PresetList
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.screens.sessions import SessionsScreen
 from tfm.tui.screens.stages import StagesScreen
@@ -132,6 +133,12 @@ async def test_translate_and_what_works_everywhere(
             await hands.press("s")
         await hands.reach(StagesScreen, "o")
         await hands.press("escape")
+        await hands.reach(PresetList, "O")
+        await hands.press("escape")
+        await hands.reach(Prompt, "=")
+        await pilot.press(*"top-k 7", "enter")
+        await until(pilot, lambda: app.screen is screen, "the screen")
+        assert screen.panel.decoding.settings.top_k == 7
         # beam search or sampling, again
         await hands.press("d")
         assert screen.panel.decoding.method == "beam"
