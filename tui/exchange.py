@@ -31,6 +31,7 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
         """Raises ValueError where a file's lists are not those of its lines."""
         self.lines = self.source.split("\n")
         self.places = [n for n, line in enumerate(self.lines) if line.strip()]
+        self._asked = self.places  # for each lane of the request that is going on: its line
         self.ended = bool(self.tokens)  # it comes from a file
         n_lines = len(self.lines)
         self.tokens = self.tokens or [[] for _ in range(n_lines)]
@@ -52,6 +53,7 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
     def request(self, model: protocol.ModelLoaded) -> protocol.Generate | protocol.Beam:
         """The request that makes this exchange's text."""
         self.model = model.info.name
+        self._asked = self.places
         sources = [self.lines[place].strip() for place in self.places]
         longest = min(model.info.max_positions, 256)
         now = self.decoding
@@ -62,11 +64,34 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
         lanes = tuple(protocol.Lane(prompt=s, settings=now.settings, seed=now.seed) for s in sources)
         return protocol.Generate(id=0, model=model.info.name, lanes=lanes, max_tokens=longest)
 
+    @property
+    def unfinished(self) -> list[int]:
+        """The lines whose translation was stopped or broken off, and can be gone on with."""
+        if self.decoding.method == "beam" or not self.ended:
+            return []
+        ends = [(place, self.done[place]) for place in self.places]
+        return [place for place, done in ends if done is None or done.reason == "cancelled"]
+
+    def go_on(self, model: protocol.ModelLoaded) -> protocol.Generate:
+        """The request that writes those lines to their ends, each from its tokens so far."""
+        self._asked = self.unfinished
+        self.problem, self.cancelled, self.ended = "", False, False
+        now = self.decoding
+        lanes = []
+        for place in self._asked:
+            self.done[place] = None
+            prefix = tuple(token.token for token in self.tokens[place])
+            source = self.lines[place].strip()
+            lanes.append(protocol.Lane(prompt=source, settings=now.settings, seed=now.seed, prefix=prefix))
+        longest = min(model.info.max_positions, 256)
+        self.model = self.model or model.info.name
+        return protocol.Generate(id=0, model=self.model, lanes=tuple(lanes), max_tokens=longest)
+
     def apply(self, event: protocol.Event) -> int | None:
         """Take in an event; the line that it belongs to, where it belongs to one."""
         match event:
             case protocol.Token():
-                place = self.places[event.lane]
+                place = self._asked[event.lane]
                 self.tokens[place].append(event)
                 self._n_tokens += 1
                 self._last = time.monotonic()
@@ -75,11 +100,11 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
                     self.rate = (self._n_tokens - 1) / (self._last - self._first)
                 return place
             case protocol.BeamStep():
-                place = self.places[event.lane]
+                place = self._asked[event.lane]
                 self.beams[place] = event.hypotheses
                 return place
             case protocol.LaneDone():
-                place = self.places[event.lane]
+                place = self._asked[event.lane]
                 self.done[place] = event
                 self.cancelled = self.cancelled or event.reason == "cancelled"
                 return place

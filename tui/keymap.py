@@ -65,6 +65,14 @@ SOURCE = (
 TRANSLATE = (
     _key("translate.stop", "escape", "escape", "stop", "Stop, keeping what is there; else leave the input"),
     _key("translate.again", "ctrl+r", "again", "again", "Translate the same text again"),
+    _key(
+        "translate.continue",
+        "ctrl+e",
+        "go_on",
+        "continue",
+        "Go on with a translation that was broken off or stopped",
+        priority=True,
+    ),
     _key("translate.clear", "ctrl+l", "clear", "clear", "Empty the input for another text"),
     _key("translate.tokens", "tab", "switch_focus", "tokens", "Go between the input and the tokens"),
     _key("translate.edit", "i,enter", "edit", "edit", "Go back to the input"),

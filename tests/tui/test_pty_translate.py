@@ -85,9 +85,11 @@ def test_an_engine_killed_in_mid_stream_is_a_message(tiny_translator: Path, tmp_
         engine_of(terminal).kill()
         terminal.wait_for("SIGKILL")
         assert target(terminal).strip("▌ ")  # the text that came stays
-        terminal.press("ctrl+r")
+        terminal.wait_for("broken off")
+        terminal.type("\x05")  # ctrl+e: it goes on
         terminal.wait_for("tiny-translator · cpu")  # a new engine, the model in it
         wait_to_finish(terminal)
+        assert "broken off" not in terminal.text
         terminal.press("ctrl+q")
         assert terminal.wait_to_end() == 0
 

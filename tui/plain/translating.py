@@ -63,9 +63,12 @@ class Translating(KeptPart[Notebook]):
         self.work.started = self.work.started or time.time()
         self.work.decoding = self.decoding
         self.work.add(exchange)
+        await self._write(exchange, exchange.request(model))
+
+    async def _write(self, exchange: Exchange, request: protocol.Request) -> None:
         stream: Stream | None = None
         try:
-            stream = await self.open(exchange.request(model))
+            stream = await self.open(request)
             async for event in stream:
                 exchange.apply(event)
                 if isinstance(event, protocol.Token):
@@ -74,7 +77,7 @@ class Translating(KeptPart[Notebook]):
             exchange.problem = str(problem)
             self.speaker.end()
             if exchange.text:
-                self.speaker.note("Broken off; /again translates it anew.")
+                self.speaker.note("Broken off; /continue goes on, /again translates it anew.")
             raise
         finally:
             exchange.ended = True
@@ -96,6 +99,13 @@ class Translating(KeptPart[Notebook]):
     @command("again", help="Translate the same text again, with the knobs as they are now.")
     async def again(self, _text: str) -> None:
         await self.take(self.exchange.source)
+
+    @command("continue", help="Go on with a translation that was stopped or broken off.")
+    async def go_on(self, _text: str) -> None:
+        exchange = self.exchange
+        if not exchange.unfinished:
+            raise ValueError("This translation is at its end: /again makes another one.")
+        await self._write(exchange, exchange.go_on(await self.session.ready()))
 
     @command("beam", arguments="[WIDTH]", help="Translate by beam search.")
     async def beam(self, text: str) -> None:

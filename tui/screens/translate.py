@@ -228,12 +228,17 @@ class TranslateScreen(KeptScreen):
         self._generate(self.exchange)
 
     @work(exclusive=True, group="generate")
-    async def _generate(self, exchange: Exchange) -> None:
+    async def _generate(self, exchange: Exchange, *, on: bool = False) -> None:
+        """Write an exchange's translation, or ``on`` from where it was stopped or broken off."""
         target = self.target
         target.begin(len(exchange.lines))
-        for number in set(range(len(exchange.lines))) - set(exchange.places):
+        unfinished = exchange.unfinished if on else exchange.places
+        if on:
+            self._put(exchange)
+        else:
+            self.book.add(exchange)
+        for number in set(range(len(exchange.lines))) - set(unfinished):
             target.finish(number)
-        self.book.add(exchange)
         self.changed()
         self._show_earlier()
         assert self._figures is not None
@@ -243,7 +248,9 @@ class TranslateScreen(KeptScreen):
         try:
             self.say("waiting for the model" if not self.session.info else "")
             model = await self.session.ready()
-            self._stream = stream = await self.session.client.request(exchange.request(model))
+            self._stream = stream = await self.session.client.request(
+                exchange.go_on(model) if on else exchange.request(model)
+            )
             async for events in stream.handfuls():
                 for event in events:
                     self._take(exchange, event)
@@ -327,6 +334,8 @@ class TranslateScreen(KeptScreen):
         if self.running:
             return ["translate.stop", *(["translate.tokens"] if self.typing else _WARMTH)], {}
         again = ["translate.again"] if self.exchange else []
+        if self.exchange is not None and self.exchange.unfinished:
+            again = ["translate.continue", *again]
         if self.typing:
             ids = ["source.submit", *again, "translate.tokens", "translate.clear", "mode.train", "app.model"]
             return ids, {"translate.tokens": "knobs" if not again else "tokens and knobs"}
@@ -351,6 +360,15 @@ class TranslateScreen(KeptScreen):
     def action_again(self) -> None:
         self.translate(self.exchange.source if self.exchange and not self.typing else self.source.text)
 
+    def action_go_on(self) -> None:
+        exchange = self.exchange
+        if exchange is None or self.running:
+            return
+        if not exchange.unfinished:
+            self.notify("This translation is at its end: ^R makes another one.", markup=False)
+        else:
+            self._generate(exchange, on=True)
+
     def action_clear(self) -> None:
         self.source.clear()
         self.source.focus()
@@ -371,17 +389,21 @@ class TranslateScreen(KeptScreen):
         index = self.history.index(self.exchange) if self.exchange in self.history else len(self.history)
         self._show(self.history[min(max(index + by, 0), len(self.history) - 1)])
 
+    def _put(self, exchange: Exchange) -> None:
+        """All that an exchange holds, onto the screen."""
+        for place, tokens in enumerate(exchange.tokens):
+            for token in tokens:
+                self.target.append(place, token.piece, mark=token.settings_mark, logprob=token.logprob)
+            if not tokens:
+                self.target.replace(place, exchange.text.split("\n")[place])
+
     def _show(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.book.shown = self.history.index(exchange)
         self.source.text = exchange.source
         self.source.move_cursor(self.source.document.end)
         self.target.begin(len(exchange.lines))
-        for place, tokens in enumerate(exchange.tokens):
-            for token in tokens:
-                self.target.append(place, token.piece, mark=token.settings_mark, logprob=token.logprob)
-            if not tokens:
-                self.target.replace(place, exchange.text.split("\n")[place])
+        self._put(exchange)
         self.target.finish_all()
         if exchange.problem and not exchange.text.strip():
             self.target.message(exchange.problem)
