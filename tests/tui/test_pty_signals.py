@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import random
 import signal
 import struct
@@ -22,6 +23,15 @@ from tfm.tui import keymap
 from .terminal import APP, Terminal
 
 MODES = [mode.name for mode in keymap.MODES]
+WRITTEN = ("translate", "chat", "fill")  # modes with a text that is kept as it is typed
+FUNCTION_KEYS = {
+    "f1": "\x1bOP",
+    "f2": "\x1bOQ",
+    "f3": "\x1bOR",
+    "f4": "\x1bOS",
+    "f5": "\x1b[15~",
+    "f6": "\x1b[17~",
+}
 WITHIN = 3.0  # seconds to be gone
 
 
@@ -31,10 +41,11 @@ def app(home: Path, mode: str, **options: int) -> Terminal:
     silent.write_text("#!/bin/sh\nexec cat >/dev/null\n")
     silent.chmod(0o755)
     variables = {"TFM_HOME": str(home), "TFM_SSH": str(silent)}
-    command = (*APP, "--host", "box", "--mode", mode)
-    terminal = Terminal(command, cwd=home, environment=variables, **options)
+    terminal = Terminal((*APP, "--host", "box"), cwd=home, environment=variables, **options)
     try:
         terminal.wait_for("connecting to box")
+        terminal.type(FUNCTION_KEYS[next(m.key for m in keymap.MODES if m.name == mode)])
+        settled(terminal)
     except BaseException:
         terminal.__exit__()
         raise
@@ -63,20 +74,38 @@ def settled(terminal: Terminal) -> list[str]:
     return list(terminal.screen.display)
 
 
+def type_something(terminal: Terminal, mode: str) -> None:
+    """A text where texts are typed, which nobody has sent or saved."""
+    if mode in WRITTEN:
+        terminal.type(" Zebra")
+        terminal.wait_for("Zebra")
+
+
+def assert_all_is_kept(home: Path, mode: str) -> None:
+    if mode in WRITTEN:
+        assert any("Zebra" in path.read_text() for path in home.rglob("*.json"))
+    settings = home / "settings.json"
+    assert mode == "translate" or json.loads(settings.read_text())["mode"] == mode
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_restores_the_terminal(number: int, mode: str, tmp_path: Path) -> None:
     with app(tmp_path, mode) as terminal:
+        type_something(terminal, mode)
         terminal.process.send_signal(number)
         assert terminal.wait_to_end(WITHIN) == 128 + number
         assert terminal.restored()
+    assert_all_is_kept(tmp_path, mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_it_ends_when_its_terminal_is_gone(mode: str, tmp_path: Path) -> None:
     with app(tmp_path, mode) as terminal:
+        type_something(terminal, mode)
         terminal.hang_up()
-        assert terminal.process.wait(WITHIN) in (128 + signal.SIGHUP, -signal.SIGHUP)
+        assert terminal.process.wait(WITHIN) == 128 + signal.SIGHUP
+    assert_all_is_kept(tmp_path, mode)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTSTP, signal.SIGSTOP])
@@ -143,7 +172,8 @@ def test_sizes_and_pastes_while_text_streams(tiny_translator: Path, tmp_path: Pa
         resize(terminal, 100, 30)
         terminal.wait_for("tiny-translator")
         terminal.wait_until(lambda text: "^R again" in text, "the end of the translation")
-        terminal.wait_for("pasted 95")  # nothing typed was lost
+        terminal.type("The end")
+        terminal.wait_until(lambda text: "pasted 95" in text and "The end" in text, "all that was pasted")
         terminal.press("ctrl+q")
         assert terminal.wait_to_end() == 0
         assert terminal.restored()
