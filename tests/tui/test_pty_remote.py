@@ -36,7 +36,7 @@ def app(there: Loopback, *options: str, term: str = "xterm-256color") -> Termina
 
 def test_a_chat_over_ssh_survives_the_loss_of_its_connection(loopback: Loopback, tiny_chatter: Path) -> None:
     with app(loopback, "--mode", "chat", "--model", str(tiny_chatter)) as terminal:
-        terminal.wait_for("tiny-chatter · box cpu")
+        terminal.wait_for("tiny-chatter · box · cpu")
         terminal.press("tab", *"++++++++++++++++", "i")  # sixteen replies at once, so that it takes a while
         terminal.type("A man in a boat.")
         terminal.press("enter")
@@ -46,7 +46,7 @@ def test_a_chat_over_ssh_survives_the_loss_of_its_connection(loopback: Loopback,
         terminal.wait_for("broken off")
         terminal.wait_for("A man in a boat.")
         loopback.start()
-        terminal.wait_for("tiny-chatter · box cpu")  # by itself, the model too
+        terminal.wait_for("tiny-chatter · box · cpu")  # by itself, the model too
         terminal.type(CTRL_E)
         terminal.wait_until(lambda text: "broken off" not in text and "^R again" in text, "the rest")
         (engine,) = loopback.engines()
@@ -67,14 +67,14 @@ def test_a_key_with_a_passphrase_is_asked_for_and_the_app_goes_on(
         terminal.type("wrong\n")
         terminal.wait_until(lambda _: terminal.raw.count(b"Enter passphrase") == 2, "another question")
         terminal.type("open sesame\n")
-        terminal.wait_for("tiny-translator · box cpu")
+        terminal.wait_for("tiny-translator · box · cpu")
         terminal.type("A man in a boat.")
         terminal.press("enter")
         terminal.wait_until(lambda text: "^R again" in text and "tokens · log p" in text, "a translation")
         sockets = list(Path("/tmp").glob("tfm-ssh-*/ssh"))
         loopback.engines()[0].kill()  # the sign-in is still good: nothing is asked again
-        terminal.wait_until(lambda text: "tiny-translator · box cpu" not in text, "the loss")
-        terminal.wait_for("tiny-translator · box cpu")
+        terminal.wait_until(lambda text: "tiny-translator · box · cpu" not in text, "the loss")
+        terminal.wait_for("tiny-translator · box · cpu")
         assert terminal.raw.count(b"Enter passphrase") == 2
         terminal.press("ctrl+q")
         assert terminal.wait_to_end() == 0 and terminal.restored()
@@ -91,7 +91,7 @@ def test_who_does_not_answer_sees_why_and_can_try_again(loopback: Loopback, tiny
         terminal.type("\x1b[24~")  # F12
         terminal.wait_until(lambda _: terminal.raw.count(b"Enter passphrase") == 2, "the question")
         terminal.type("open sesame\n")
-        terminal.wait_for("tiny-translator · box cpu")
+        terminal.wait_for("tiny-translator · box · cpu")
         terminal.press("ctrl+q")
         assert terminal.wait_to_end() == 0 and terminal.restored()
 
