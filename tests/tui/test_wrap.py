@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from tfm.core.tokenizer import StreamingDetokenizer, Tokenizer
 from tfm.tui.widgets.cells import cells_of, changed, fit, graphemes, spread, width
 from tfm.tui.widgets.wrap import Paragraph, wrap
 
@@ -41,6 +42,7 @@ PARTS = [
     "\ufffd",
 ]
 ALPHABET = st.sampled_from([*WHOLE, *PARTS])  # parts of characters come where a token ends within one
+BYTES = Tokenizer.train(["a man in a blue shirt"] * 3, 300)  # every other character comes in single bytes
 pieces = st.lists(st.lists(ALPHABET, max_size=4).map("".join), max_size=30)
 
 
@@ -134,3 +136,25 @@ def test_widths_add_up(text: str) -> None:
     assert sum(wide for _, wide in graphemes(text)) == width(row) == cell_len(text.lstrip("\u200d"))
     assert len(cells_of(row)) == width(row)
     assert "".join(character for character, _ in graphemes(text)) == text
+
+
+@given(
+    st.integers(2, 20),
+    st.lists(st.sampled_from(["안녕하세요", " 한국어", " 번역", "👩‍👧", "🇰🇷", "é", " ok"]), max_size=8),
+)
+def test_text_in_pieces_of_bytes_streams_whole_characters(columns: int, words: list[str]) -> None:
+    """A tokenizer that never saw Korean gives single bytes: what is not a character yet is held back."""
+    text = "".join(words)
+    detokenizer = StreamingDetokenizer(BYTES)
+    paragraph = Paragraph(columns)
+    ids = BYTES.encode(text)
+    for token in ids:
+        piece = detokenizer.push(token)
+        assert "\ufffd" not in piece
+        paragraph.append(piece)
+        assert all(
+            width(((paragraph.text[row.start : row.end].rstrip(" "), ""),)) <= columns
+            for row in paragraph.rows
+        )
+    assert paragraph.text + detokenizer.flush() == text.removeprefix(" ")  # the tokenizer takes the first away
+    assert len(paragraph.starts) == len(ids)  # a token that shows nothing yet still has its place
