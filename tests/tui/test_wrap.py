@@ -156,5 +156,7 @@ def test_text_in_pieces_of_bytes_streams_whole_characters(columns: int, words: l
             width(((paragraph.text[row.start : row.end].rstrip(" "), ""),)) <= columns
             for row in paragraph.rows
         )
-    assert paragraph.text + detokenizer.flush() == text.removeprefix(" ")  # the tokenizer takes the first away
+    assert paragraph.text + detokenizer.flush() == text.removeprefix(
+        " "
+    )  # the tokenizer takes the first away
     assert len(paragraph.starts) == len(ids)  # a token that shows nothing yet still has its place
