@@ -79,6 +79,15 @@ class Hands:
             assert set(mine[0]) <= self.pressed, (beginning, set(mine[0]) - self.pressed)
 
 
+OWN = (  # how the rows begin that are pressed here
+    "translate, chat, fill", "send; a new line", "stop and keep", "again", "between the input",
+    "temperature, top-p", "preset, all presets", "every stage", "colour the text",
+    "beam search or sampling", "a new session",
+    "export (Markdown", "find in the session", "another model", "all keys, all commands", "leave; a training",
+    "chat: go on with", "chat: system prompt", "lab: the next token",
+)  # fmt: skip
+
+
 def test_every_row_of_the_readme_has_its_test() -> None:
     for text, keys in rows():
         beginnings = [b for b in (*OWN, *ELSEWHERE) if text.startswith(b)]
@@ -135,10 +144,13 @@ async def test_translate_and_what_works_everywhere(
         await hands.press("escape")
         await hands.reach(PresetList, "O")
         await hands.press("escape")
-        await hands.reach(Prompt, "=")
-        await pilot.press(*"top-k 7", "enter")
         await until(pilot, lambda: app.screen is screen, "the screen")
-        assert screen.panel.decoding.settings.top_k == 7
+        await hands.reach(Prompt, "=")
+        await pilot.press(*"top-k 40", "enter")
+        await until(pilot, lambda: screen.panel.decoding.settings.top_k == 40, "what was typed")
+        confidence = app.settings.confidence
+        await hands.press("v")
+        assert app.settings.confidence is not confidence
         # beam search or sampling, again
         await hands.press("d")
         assert screen.panel.decoding.method == "beam"
