@@ -30,7 +30,11 @@ from tfm.tui.screens.translate import TranslateScreen
 from .driving import driven, painted, press_now, until
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {"train": "test_train_screen.py", "models": "test_models_screen.py"}  # by how the row begins
+ELSEWHERE = {
+    "train": "test_train_screen.py",
+    "models": "test_models_screen.py",
+    "translate: go on": "test_sampling.py",
+}  # by how the row begins
 
 
 def rows() -> list[tuple[str, list[str]]]:
@@ -81,7 +85,7 @@ class Hands:
 
 OWN = (  # how the rows begin that are pressed here
     "translate, chat, fill", "send; a new line", "stop and keep", "again", "between the input",
-    "temperature, top-p", "preset, all presets", "every stage", "colour the text",
+    "temperature, top-p", "preset, another seed", "colour the text",
     "beam search or sampling", "a new session",
     "export (Markdown", "find in the session", "another model", "all keys, all commands", "leave; a training",
     "chat: go on with", "chat: system prompt", "lab: the next token",
