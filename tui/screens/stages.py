@@ -141,7 +141,7 @@ class StagesScreen(ModalScreen[None]):
         self._find = ""
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog", id="chain") as dialog:
+        with Vertical(classes="dialog", id="stages") as dialog:
             dialog.border_title = plain("The sampling chain")
             yield Lines(id="chain-head")
             yield Input(placeholder="part of a name or a rule", id="chain-find")
