@@ -24,11 +24,11 @@ import msgspec
 from tfm.train import events
 from tfm.train.config import TrainConfig, load_config, parse_config
 from tfm.train.control_inbox import ControlInbox
-from tfm.train.event_log import EventReader
+from tfm.train.event_log import EventLog, EventReader
 from tfm.train.events import AnyTrainEvent, CommandDone, RunEnded, RunStarted, TrainEvent
 from tfm.train.resolve import resolve_config, to_toml
 from tfm.train.run_dir import RunDir, RunLocked
-from tfm.train.training import assist, owned, signals_ask_to_stop, train_and_log, work
+from tfm.train.training import assist, drop_old_commands, owned, signals_ask_to_stop, train_and_log, work
 from tfm.train.workers import run_workers
 
 START_PATIENCE = 15.0  # seconds to wait for a trainer's first step of life before leaving it alone
@@ -151,7 +151,14 @@ def run_with_others(
 
 def _with_workers(run: RunDir, config: TrainConfig, nproc: int) -> int:
     """Own the run and have it trained by several processes."""
-    with owned(run, config), signals_ask_to_stop(ControlInbox(run)):
+    inbox = ControlInbox(run)
+    with owned(run, config), signals_ask_to_stop(inbox):
+        log = EventLog(run)
+        try:
+            for _ in drop_old_commands(log, inbox):
+                pass
+        finally:
+            log.close()  # before the first process opens it
         return run_workers(run, nproc)
 
 

@@ -46,13 +46,18 @@ def train_and_log(
     log, inbox = EventLog(run), ControlInbox(run)
     try:
         with _listening(inbox):
-            if log.n_before:  # commands that a dead trainer left are not meant for this one
-                for left in inbox.take():
-                    message = f"the command {left.command}, sent while nobody trained, was dropped"
-                    yield log.append(Notice(level="warning", message=message))
+            if not is_supervised():
+                yield from drop_old_commands(log, inbox)
             yield from _logged(run, config, log, inbox, processes)
     finally:
         log.close()
+
+
+def drop_old_commands(log: EventLog, inbox: ControlInbox) -> Iterator[Notice]:
+    """Commands that a dead trainer left are not meant for this one; who owns the run drops them at once."""
+    for left in inbox.take() if log.n_before else ():
+        message = f"the command {left.command}, sent while nobody trained, was dropped"
+        yield log.append(Notice(level="warning", message=message))
 
 
 def _logged(

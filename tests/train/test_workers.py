@@ -116,7 +116,7 @@ def test_who_starts_them_takes_them_along_and_a_stop_saves(started: RunDir) -> N
     assert isinstance(saved, CheckpointSaved) and saved.reason == "stop"
     assert isinstance(ended, RunEnded) and ended.reason == "stopped"
     start_detached(None, resume=started.id, nproc=2)
-    assert stop(started).reason == "stopped"
+    assert stop(started, timeout=600).reason == "stopped"  # sent before they have begun, and not lost
 
 
 @pytest.mark.slow
