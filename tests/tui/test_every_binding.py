@@ -24,6 +24,8 @@ from .driving import NO_ENGINE, painted, until
 PLACES = {place.title: place for place in keymap.PLACES}
 OVERLAYS = {  # place: the mode, and the keys that open it there
     "the list of stages": ("translate", ["tab", "o"]),
+    "the list of biases": ("translate", ["tab", "o", "home", "right", "escape"]),  # empty, so it asks first
+    "the list of presets": ("translate", ["tab", "O"]),
     "the list of sessions": ("translate", ["tab", "c"]),
 }
 
