@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
-from syrupy.location import PyTestLocation
-from syrupy.types import SnapshotIndex
 from textual.pilot import Pilot
 
 from tests.tui.driving import until
@@ -35,14 +33,10 @@ Play = Callable[[Pilot[int]], Awaitable[None]]
 
 
 class Picture(SingleFileSnapshotExtension):
-    """One text file a picture, called what it shows."""
+    """One text file a picture."""
 
     _write_mode = WriteMode.TEXT
     file_extension = _file_extension = "txt"
-
-    @classmethod
-    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: SnapshotIndex) -> str:
-        return str(index)
 
 
 # --------------------------------------------------------------------------- what a person did
@@ -89,12 +83,18 @@ async def watched(pilot: Pilot[int]) -> None:
     await until(pilot, lambda: "saved step-000400" in words(pilot), "the run")
 
 
+async def listed(pilot: Pilot[int]) -> None:
+    await until(pilot, lambda: "captions-mlm" in words(pilot), "the models")
+    await pilot.press("down")
+
+
 MODES: dict[str, Play] = {
     "translate": translated,
     "chat": chatted,
     "fill": masked,
     "lab": looked,
     "train": watched,
+    "models": listed,
 }
 
 
@@ -164,4 +164,4 @@ async def test_picture(
         await MODES[mode](pilot)
         seen = await settled(pilot)
     assert os.environ["TFM_HOME"] not in seen
-    assert seen == snapshot(extension_class=Picture, name=f"{mode}-{columns}x{rows}-{look}")
+    assert seen == snapshot(extension_class=Picture)
