@@ -43,7 +43,9 @@ COMMANDS: dict[str, Entry] = {
     "attach": Entry("runs", "attach", "Watch a training run.", "Training"),
     "steer": Entry("steer", "steer", "Ask something of a run that is going on.", "Training"),
     "stop": Entry("runs", "stop", "Stop a training run at its next step; it saves first.", "Training"),
-    "curves": Entry("curves", "curves", "Write the curves of runs as CSV or SVG.", "Training"),
+    "curves": Entry(
+        "curves", "curves", "Write the curves of runs to a file, or every point to stdout.", "Training"
+    ),
     "eval": Entry("evaluate", "evaluate", "Measure a model on a test set.", "Checkpoints"),
     "models": Entry("models", "models", "List the checkpoints, or verify one.", "Checkpoints"),
     "import": Entry("convert", "import_", "Import a published checkpoint.", "Checkpoints"),
