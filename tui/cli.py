@@ -47,7 +47,7 @@ COMMANDS: dict[str, Entry] = {
         "curves", "curves", "Write the curves of runs to a file, or every point to stdout.", "Training"
     ),
     "eval": Entry("evaluate", "evaluate", "Measure a model on a test set.", "Checkpoints"),
-    "models": Entry("models", "models", "List the checkpoints, or verify one.", "Checkpoints"),
+    "models": Entry("models", "models", "List the checkpoints, verify one, or compare two.", "Checkpoints"),
     "import": Entry("convert", "import_", "Import a published checkpoint.", "Checkpoints"),
     "export": Entry("convert", "export", "Export a checkpoint for other programs.", "Checkpoints"),
     "pull": Entry("pull", "pull", "Fetch a published checkpoint.", "Checkpoints"),

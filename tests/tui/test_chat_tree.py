@@ -121,6 +121,14 @@ def test_whatever_is_done_it_stays_a_tree_that_can_be_saved(seed: int, n_steps: 
             assert talk.path[: len(before) + 1] == [*before, number]
 
 
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    """A folder for conversations and nothing else."""
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize(
     "turns",
     [
@@ -131,10 +139,10 @@ def test_whatever_is_done_it_stays_a_tree_that_can_be_saved(seed: int, n_steps: 
         [{"role": "user"}, {"role": "user"}],
     ],
 )
-def test_files_that_hold_no_tree_are_refused(turns: list[dict[str, object]], tmp_path: Path) -> None:
-    store = Store(Conversation, ConversationHead, tmp_path)
+def test_files_that_hold_no_tree_are_refused(turns: list[dict[str, object]], chats: Path) -> None:
+    store = Store(Conversation, ConversationHead, chats)
     shown = 0 if len(turns) == 1 else 7
-    (tmp_path / "x.json").write_text(json.dumps({"turns": turns, "shown": shown}))
+    (chats / "x.json").write_text(json.dumps({"turns": turns, "shown": shown}))
     with pytest.raises(ValueError, match="is damaged and was left as it is"):
         store.open("x")
     assert store.listed()[0].problem and store.latest() is None
@@ -275,22 +283,22 @@ def full() -> Conversation:
     return talk
 
 
-def test_saved_and_opened_again(tmp_path: Path) -> None:
-    store = Store(Conversation, ConversationHead, tmp_path / "chats")
+def test_saved_and_opened_again(chats: Path) -> None:
+    store = Store(Conversation, ConversationHead, chats / "chats")
     talk = full()
     store.save(talk)
     path = store.path(talk.key)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert not list(path.parent.glob(".*"))
-    assert Store(Conversation, ConversationHead, tmp_path / "chats").open(talk.key) == talk
+    assert Store(Conversation, ConversationHead, chats / "chats").open(talk.key) == talk
     (listed,) = store.listed()
     assert (listed.title, listed.size, listed.problem) == ("What is this?", 2, "")
 
 
-def test_two_windows_do_not_overwrite_each_other(tmp_path: Path) -> None:
+def test_two_windows_do_not_overwrite_each_other(chats: Path) -> None:
     one, other = (
-        Store(Conversation, ConversationHead, tmp_path),
-        Store(Conversation, ConversationHead, tmp_path),
+        Store(Conversation, ConversationHead, chats),
+        Store(Conversation, ConversationHead, chats),
     )
     talk = full()
     one.save(talk)
@@ -303,8 +311,8 @@ def test_two_windows_do_not_overwrite_each_other(tmp_path: Path) -> None:
     assert texts(one.open(theirs.key))[-1] == "theirs" and texts(other.open(talk.key))[-1] == "ours"
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(Conversation, ConversationHead, tmp_path)
+def test_a_full_disk_leaves_the_old_file(chats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(Conversation, ConversationHead, chats)
     talk = full()
     store.save(talk)
     before = store.path(talk.key).read_bytes()
@@ -316,26 +324,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     talk.turns[0].text = "changed"
     with pytest.raises(OSError, match="No space"):
         store.save(talk)
-    assert store.path(talk.key).read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    assert store.path(talk.key).read_bytes() == before and len(list(chats.iterdir())) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": "other"}', b"\xff\xfe", b'{"turns": [{}]}'])
-def test_damaged_files_are_a_sentence_and_the_next_one_opens(data: bytes, tmp_path: Path) -> None:
-    store = Store(Conversation, ConversationHead, tmp_path)
+def test_damaged_files_are_a_sentence_and_the_next_one_opens(data: bytes, chats: Path) -> None:
+    store = Store(Conversation, ConversationHead, chats)
     talk = full()
     store.save(talk)
-    (tmp_path / "damaged.json").write_bytes(data)
-    os.utime(tmp_path / "damaged.json", (2**32, 2**32))  # the newest
+    (chats / "damaged.json").write_bytes(data)
+    os.utime(chats / "damaged.json", (2**32, 2**32))  # the newest
     with pytest.raises(ValueError, match=r"damaged\.json is damaged and was left as it is"):
         store.open("damaged")
     latest = store.latest()
     assert latest is not None and latest.key == talk.key
 
 
-def test_exported_for_people_and_for_programs(tmp_path: Path) -> None:
+def test_exported_for_people_and_for_programs(chats: Path) -> None:
     talk = full()
     talk.key = "k"
-    markdown, plain, svg = export("chat-k", chat_page(talk), chat_json(talk), tmp_path / "out")
+    markdown, plain, svg = export("chat-k", chat_page(talk), chat_json(talk), chats / "out")
     assert markdown.read_text() == as_markdown(chat_page(talk))
     assert "> Be kind." in as_markdown(chat_page(talk)) and "## m\n\nA *test* <b>" in as_markdown(
         chat_page(talk)
@@ -348,5 +356,5 @@ def test_exported_for_people_and_for_programs(tmp_path: Path) -> None:
     assert "A *test* &lt;b&gt;" in svg.read_text()
     ElementTree.parse(svg)
     assert (
-        export("chat-k", chat_page(talk), chat_json(talk), tmp_path / "out")[0] != markdown
+        export("chat-k", chat_page(talk), chat_json(talk), chats / "out")[0] != markdown
     )  # nothing is written over
