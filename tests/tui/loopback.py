@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -103,13 +104,18 @@ class Loopback:
             self._daemon.wait()
             self._daemon = None
             for process in sessions:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it went with the daemon
+                    process.kill()
 
     def sessions(self) -> list[psutil.Process]:
         """sshd's own processes for the connections that are open; not what runs in them."""
         assert self._daemon is not None
-        children = psutil.Process(self._daemon.pid).children(recursive=True)
-        return [child for child in children if child.name().startswith("sshd")]
+        found: list[psutil.Process] = []
+        for child in psutil.Process(self._daemon.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if child.name().startswith("sshd"):
+                    found.append(child)
+        return found
 
     def engines(self) -> list[psutil.Process]:
         assert self._daemon is not None

@@ -106,7 +106,7 @@ async def test_new_keys_act_also_while_text_is_typed_and_show_everywhere(tmp_pat
         '"temperature.raise" = "alt+up"\n"translate.again" = "f10"\n"app.help_typing" = "f11"\n'
         '"app.palette" = "ctrl+k"\n"mode.fill" = "alt+f"\n"translate.clear" = []\n"oops" = "x"\n'
     )
-    async with driven(TranslateScreen, None, (100, 30)) as (screen, pilot):
+    async with driven(TranslateScreen, None, (100, 150)) as (screen, pilot):
         app = pilot.app
         assert isinstance(app, TfmApp)
         assert screen.source.has_focus

@@ -114,6 +114,9 @@ def test_a_part_changes_that_part_only(
     stream.feed(render(shown, whole(old)))
     if old[y].text != Strip.join([old[y].crop(0, x), old[y].crop(x, last), old[y].crop(last, COLUMNS)]).text:
         return  # the part would begin or end within a wide character
+    edges = (new[y].crop(x, last), old[y].crop(last, COLUMNS))
+    if any(unicodedata.combining(edge.text[:1] or " ") for edge in edges):
+        return  # ... or between a letter and its accent
     chops = [
         {0: strip} for strip in (*old[:y], Strip.join([old[y].crop(0, x), new[y].crop(x)]), *old[y + 1 :])
     ]
