@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,3 +188,31 @@ def test_a_dumb_terminal_is_told_of_it(tmp_path: Path) -> None:
         assert terminal.wait_to_end(30) == 2
         said = bytes(terminal.raw).decode().strip()
         assert "\n" not in said and "tfm-tui --plain" in said and "\x1b" not in said
+
+
+def test_a_text_is_read_token_by_token_in_a_pipe(tiny_decoder: Path, tmp_path: Path) -> None:
+    done = piped(tmp_path, "/chain\nA man in a boat.\n/chain 2\n", "--mode", "lab", "-m", str(tiny_decoder))
+    said = done.stdout.splitlines()
+    assert done.returncode == 1 and "type a text first" in done.stderr  # the first line asked too early
+    assert said[0].startswith("1: ") and ", rank " in said[0] and "perplexity" in done.stderr
+    assert any("by the model" in line for line in said) and any(" left, mass " in line for line in said)
+
+
+def test_what_a_translation_translates_is_given_first(tiny_translator: Path, tmp_path: Path) -> None:
+    lines = "Ein Mann.\n/given A man.\nEin Mann.\n"
+    done = piped(tmp_path, lines, "--mode", "lab", "-m", str(tiny_translator))
+    assert "/given TEXT says first" in done.stderr and done.stdout.startswith("1: ")
+
+
+def test_checkpoints_are_looked_at_and_deleted(tiny_decoder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "checkpoints" / "mine"
+    shutil.copytree(tiny_decoder, mine)
+    (mine / "card.md").write_text(f"# mine: {HOSTILE}\n")
+    lines = ["/card mine", "/verify en-de", "/verify mine", "/unload mine"]
+    lines += ["/delete mine", "/delete en-de yes", "/delete mine yes", ""]
+    done = piped(tmp_path, "\n".join(lines), "--mode", "train")
+    assert "decoder-only" in done.stdout and "[b]x[/b]" in done.stdout and "\x1b" not in done.stdout
+    assert "en-de: every file is as its manifest says" in done.stdout
+    assert "card.md" in done.stderr  # it is not the one of the manifest
+    assert "/delete mine yes does it" in done.stderr and "bundled" in done.stderr
+    assert "mine is deleted." in done.stdout and not mine.exists() and done.returncode == 1

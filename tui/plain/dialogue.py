@@ -21,13 +21,15 @@ from tfm.tui.plain.general import General
 from tfm.tui.plain.knobs import Knobs
 from tfm.tui.plain.listening import Ear
 from tfm.tui.plain.part import Part
+from tfm.tui.plain.reading import Reading
+from tfm.tui.plain.shelf import Shelf
 from tfm.tui.plain.speaking import Speaker
 from tfm.tui.plain.training import Training
 from tfm.tui.plain.translating import Translating
 from tfm.tui.remote import Box
 from tfm.tui.session import TASKS, Session, short_name
 
-PARTS = (Translating, Chatting, Filling, Training)
+PARTS = (Translating, Chatting, Filling, Reading, Training)
 
 
 class Dialogue:
@@ -42,7 +44,9 @@ class Dialogue:
         }
         self.parts: dict[str, Part] = {kind.NAME: kind(self) for kind in PARTS}
         self.part = self.parts[mode]
-        self._everywhere = [*commands_of(General(self)), *commands_of(Knobs(self))]
+        self._everywhere = [
+            command for owner in (General(self), Shelf(self), Knobs(self)) for command in commands_of(owner)
+        ]
         self._status: int | None = None  # to leave with
         self._failed = False
         self._lost = False

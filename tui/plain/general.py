@@ -41,7 +41,7 @@ class General:
             also = f" Also /{', /'.join(known.names[1:])}." if known.names[1:] else ""
             self._speaker.say(f"  {known.usage}: {known.help}{also}")
 
-    @command("mode", arguments="[NAME]", help="Go to translate, chat, fill or train; alone: which it is.")
+    @command("mode", arguments="[NAME]", help="Go to another mode, such as chat; alone: which it is.")
     async def mode(self, text: str) -> None:
         dialogue = self._dialogue
         if not text:
