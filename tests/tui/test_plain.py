@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import psutil
@@ -45,8 +46,11 @@ class Dumb(Terminal):
 
     def is_plain(self) -> bool:
         """Is there nothing in all of the output but text and line ends?"""
-        text = bytes(self.raw).decode().replace("\r\n", "\n")
-        return all(c.isprintable() or c == "\n" for c in text.replace("^C", ""))
+        text = bytes(self.raw).decode().replace("\r\n", "").replace("\n", "")
+        # A model of random weights may well write a no-break space or a character that is not assigned.
+        return not any(
+            unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in "\u202e\u2066" for c in text
+        )
 
 
 def piped(home: Path, lines: str, *options: str) -> subprocess.CompletedProcess[str]:
