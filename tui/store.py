@@ -8,7 +8,6 @@ left where it is.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
@@ -133,21 +132,23 @@ class Store(Generic[W]):
         """What is there as a list shows it, what was changed last first."""
         return [self._listed(path, changed) for changed, path in self._found()[:LISTED]]
 
+    def reopened(self) -> tuple[W | None, str]:
+        """The work that was changed last and can be read, and why the newest file cannot, where it cannot."""
+        problem = ""
+        for place, key in enumerate(self.keys()):
+            try:
+                return self.open(key), problem
+            except ValueError as error:
+                problem = problem if place else str(error)
+        return None, problem
+
     def latest(self) -> W | None:
         """The work that was changed last and can be read."""
-        for key in self.keys():
-            with contextlib.suppress(ValueError):
-                return self.open(key)
-        return None
+        return self.reopened()[0]
 
     def damaged(self) -> str:
-        """Why the newest file cannot be read, or nothing: said once at the start."""
-        for key in self.keys()[:1]:
-            try:
-                self.open(key)
-            except ValueError as error:
-                return str(error)
-        return ""
+        """Why the newest file cannot be read, or nothing."""
+        return self.reopened()[1]
 
     def _found(self) -> list[tuple[float, Path]]:
         try:

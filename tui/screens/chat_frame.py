@@ -77,10 +77,10 @@ class ChatFrame(KeptScreen):
         self.set_interval(SAVE_EVERY, self.keeper.save)
         name_box(self.query_one(ChatPanel), title="This chat")
         name_box(self.query_one(Versions), title="Versions")
-        damaged = self.keeper.store.damaged()
+        latest, damaged = self.keeper.store.reopened()
         if damaged:
             self._complain(damaged)
-        self.use(self.keeper.store.latest() or Conversation())
+        self.use(latest or Conversation())
 
     def on_unmount(self) -> None:
         """The app ends, perhaps in the middle of a reply: what is there is kept."""

@@ -84,10 +84,9 @@ class FillScreen(KnobScreen):
     # ------------------------------------------------------------------ kept
     def _reopen(self) -> None:
         """The text as it was left, with what stood in its masks."""
-        damaged = self.keeper.store.damaged()
+        latest, damaged = self.keeper.store.reopened()
         if damaged:
             self._complain(damaged)
-        latest = self.keeper.store.latest()
         if latest is None or latest.empty:
             return
         self._kept, self.gaps = latest, latest.text

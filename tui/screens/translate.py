@@ -124,10 +124,9 @@ class TranslateScreen(KeptScreen):
     @work(exclusive=True, group="open")
     async def _reopen(self) -> None:
         """Go on where the last session ended, unless something has begun already."""
-        damaged = await asyncio.to_thread(self.keeper.store.damaged)
+        latest, damaged = await asyncio.to_thread(self.keeper.store.reopened)
         if damaged:
             self._complain(damaged)
-        latest = await asyncio.to_thread(self.keeper.store.latest)
         untouched = not self.source.text and self.exchange is None and self.panel.decoding == Decoding()
         if latest is not None and untouched:
             self.use(latest)
