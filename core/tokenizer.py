@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import tokenizers
@@ -122,6 +124,16 @@ class Tokenizer:
         if n_known is None or unk_id is None:
             return [encoding.ids for encoding in encoded]
         return [[index if index < n_known else unk_id for index in encoding.ids] for encoding in encoded]
+
+    def encode_words(self, texts: Sequence[str]) -> list[list[tuple[int, ...]]]:
+        """Of each text, the words that it is cut into before any merge, each as its ids."""
+        self._backend.encode_special_tokens = True
+        with _errors_as_values("the tokenizer cannot encode this text: "):
+            encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            [tuple(index for index, _ in word) for _, word in groupby(tokens, itemgetter(1))]
+            for tokens in (zip(encoding.ids, encoding.word_ids, strict=True) for encoding in encoded)
+        ]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of the ids; bytes that form no character become U+FFFD."""

@@ -48,6 +48,7 @@ class DataConfig(_Section, frozen=True, kw_only=True):
     vocab_size: int = 8000
     min_frequency: int = 2
     lowercase: bool = False
+    bpe_dropout: float = 0.0  # translation: probability of leaving out a merge; words are cut anew each time
 
 
 class ModelSection(_Section, frozen=True, kw_only=True):
@@ -232,6 +233,10 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"optim.ema must lie in [0, 1), not {optim.ema}")
     if not 0.0 < guard.lower_by <= 1.0:
         raise ValueError(f"guard.lower_by must lie in (0, 1], not {guard.lower_by}")
+    if not 0.0 <= data.bpe_dropout < 1.0:
+        raise ValueError(f"data.bpe_dropout must lie in [0, 1), not {data.bpe_dropout}")
+    if data.bpe_dropout and config.objective != "translation":
+        raise ValueError(f"data.bpe_dropout is for translation, not {config.objective}; leave it at 0")
     if not 0.0 <= data.valid_fraction < 1.0:
         raise ValueError(f"data.valid_fraction must lie in [0, 1), not {data.valid_fraction}")
     try:

@@ -23,7 +23,7 @@ from tfm.train.loop import Trainer
 from tfm.train.run_dir import RunDir
 
 OBJECTIVES = ("translation", "dialogue", "text", "masked-lm")
-KINDS = (*OBJECTIVES, "r-drop")
+KINDS = (*OBJECTIVES, "r-drop", "bpe-dropout")
 
 
 class Killed(BaseException):
@@ -36,7 +36,7 @@ def fields(kind: str, tmp_path: Path, corpus: Path, **loop: Any) -> dict[str, An
         "log_every": 1, "accumulate": 3, "bleu_sentences": 2, "sample_sentences": 1, "threads": 1,
         "save_every": 4, "eval_every": 5, **loop,
     }  # fmt: skip
-    if kind in ("translation", "r-drop"):
+    if kind in ("translation", "r-drop", "bpe-dropout"):
         made = translation_fields(corpus, **loop)
     elif kind == "dialogue":
         path = write_dialogues(tmp_path / "talk.jsonl")
@@ -48,6 +48,8 @@ def fields(kind: str, tmp_path: Path, corpus: Path, **loop: Any) -> dict[str, An
         made = language_fields(objective, {"train": str(tmp_path / "text"), "format": format_}, **loop)
     made["model"]["dropout"] = 0.1
     made["optim"] |= {"ema": 0.9, "weight_decay": 0.01}
+    if kind == "bpe-dropout":
+        made["data"]["bpe_dropout"] = 0.2
     if kind == "r-drop":  # from the third step on every batch is read twice
         made["optim"] |= {"r_drop": 5.0, "r_drop_after": 2}
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import compress, islice
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from tfm.core.model import EncoderDecoder, Model
 from tfm.core.search import translate_batch
 from tfm.core.tokenizer import Tokenizer
 from tfm.train.batching import PairBatch, collate_pairs, token_budget_batches
+from tfm.train.bpe_dropout import BpeDropout, WordNumbers
 from tfm.train.config import DataConfig, TrainConfig
 from tfm.train.corpus_files import Meter
 from tfm.train.data import Pair, iter_pairs
@@ -26,6 +27,8 @@ from tfm.train.preparation import Prepared
 from tfm.train.tasks.reading import MAX_SCORED, NO_VALIDATION, Split, divided, in_blocks
 from tfm.train.tasks.scores import Sums, head_loss, training_loss
 from tfm.train.token_store import StoreWriter
+
+SIDES = ("source", "target")
 
 
 class PairCorpus:
@@ -58,22 +61,31 @@ class PairCorpus:
                 yield from pair
 
     def columns(self, id_type: str) -> dict[str, str]:
-        return {f"{split}.{side}": id_type for split in ("train", "valid") for side in ("source", "target")}
+        columns = {f"{split}.{side}": id_type for split in ("train", "valid") for side in SIDES}
+        if self._data.bpe_dropout:
+            columns |= {"words": id_type, **{f"train.{side}.words": "uint32" for side in SIDES}}
+        return columns
 
     def tokenise(
         self, writer: StoreWriter, tokenizer: Tokenizer, config: ModelConfig, meter: Meter
     ) -> Iterator[None]:
         longest = min(self._data.max_tokens, config.max_positions)
+        numbers = WordNumbers()
         for split, pairs in in_blocks(self.examples(meter), lambda pair: len(pair[0]) + len(pair[1])):
             sources = tokenizer.encode_batch([source for source, _ in pairs])
             targets = tokenizer.encode_batch([target for _, target in pairs])
             short = [max(len(s), len(t)) < longest for s, t in zip(sources, targets, strict=True)]
-            for side, rows in (("source", sources), ("target", targets)):
-                kept = [row for row, fits in zip(rows, short, strict=True) if fits]
-                writer.extend(f"{split}.{side}", kept)
+            for side, rows in zip(SIDES, (sources, targets), strict=True):
+                writer.extend(f"{split}.{side}", list(compress(rows, short)))
             if split == "train":
                 writer.count("long", len(short) - sum(short))
+                if self._data.bpe_dropout:
+                    for side, texts in zip(SIDES, zip(*compress(pairs, short), strict=True), strict=False):
+                        rows = [numbers.of(row) for row in tokenizer.encode_words(texts)]
+                        writer.extend(f"train.{side}.words", rows)
             yield
+        if self._data.bpe_dropout:
+            writer.extend("words", numbers.words)
         for split, files in (("train", self._train), ("valid", self._valid)):
             if files and not writer.n_rows(f"{split}.source"):
                 raise ValueError(f"{' and '.join(files)}: no sentence pair of less than {longest} tokens")
@@ -93,6 +105,11 @@ class Translation:
         self.sources, self.targets = store.rows("train.source"), store.rows("train.target")
         self.valid_sources, self.valid_targets = store.rows("valid.source"), store.rows("valid.target")
         self.lengths = self.sources.lengths + 1, self.targets.lengths + 1  # with their end tokens
+        self._words = [store.rows(f"train.{side}.words") for side in SIDES] if config.data.bpe_dropout else []
+        if self._words:
+            self._cut_anew = BpeDropout(
+                self.tokenizer, store.rows("words"), config.data.bpe_dropout, loop.seed
+            )
         if n_long := store.notes.get("long"):
             longest = min(config.data.max_tokens, self.model_config.max_positions)
             self.notices.append(f"{n_long:,} pairs longer than {longest} tokens are left out")
@@ -120,11 +137,22 @@ class Translation:
     def epoch(self, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
         return token_budget_batches(*self.lengths, batch_tokens, seed, epoch)
 
+    def _rows(self, indices: np.ndarray) -> list[list[np.ndarray]]:
+        """Sources and targets of a batch, cut anew where words are."""
+        rows = [[side[i] for i in indices] for side in (self.sources, self.targets)]
+        if not self._words:
+            return rows
+        limit = self.model_config.max_positions - 1
+        return [
+            self._cut_anew.rows((words[i] for i in indices), plain, limit)
+            for words, plain in zip(self._words, rows, strict=True)
+        ]
+
     def loss(
         self, model: Model, indices: np.ndarray, r_drop: float, device: torch.device, dtype: torch.dtype
     ) -> Loss:
-        rows = [self.sources[i] for i in indices], [self.targets[i] for i in indices]
-        batch = collate_pairs(*rows, self.model_config).to(device)
+        sources, targets = self._rows(indices)
+        batch = collate_pairs(sources, targets, self.model_config).to(device)
         return training_loss(
             model,
             lambda: pair_states(model, batch),
