@@ -39,6 +39,8 @@ def stand_in(rate: float, tokens: int = 1 << 30) -> tuple[str, ...]:
 def starts() -> None:
     """Launch the app as it is installed, type while it loads its model."""
     paint, cpu, key, ready, sent, loading = [], [], [], [], [], []
+    with PseudoTerminal(APP) as terminal:  # once before it counts: this writes the bytecode
+        terminal.wait_for("Translate")
     whole = time.perf_counter()
     while len(paint) < LAUNCHES and (not paint or time.perf_counter() - whole < 3 * LONGEST):
         with PseudoTerminal(APP) as terminal:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import psutil
@@ -30,10 +30,8 @@ import psutil
 from tfm.core import run_checkpoints
 from tfm.core.catalog import runs_home
 from tfm.core.engine.protocol import RunInfo
-from tfm.train import events
-from tfm.train.event_log import EventReader
-from tfm.train.events import CommandDone, Evaluated, RunEnded, RunStarted, Step, TrainEvent
 from tfm.train.files import write_atomically
+from tfm.train.history import History, history_of
 
 State = Literal["running", "paused", "finished", "stopped", "failed", "lost"]
 
@@ -216,13 +214,9 @@ class RunDir:
         return self.info().state
 
     def info(self) -> RunInfo:
-        """What a list of runs shows; read from the lock and the whole event log."""
+        """What a list of runs shows; read from the lock, and from what is new in the event log."""
         locked = self.is_locked()  # before the log: a run that ends in between is then still "running"
-        history = _History()
-        reader = EventReader(self.events_path)
-        while lines := reader.poll():
-            for line in lines:
-                history.add(events.decode(line))
+        history = history_of(self.events_path)
         owner = self.owner()
         return RunInfo(
             run=self.id,
@@ -235,7 +229,7 @@ class RunDir:
             best=history.best,
         )
 
-    def _state(self, locked: bool, history: _History) -> State:
+    def _state(self, locked: bool, history: History) -> State:
         if locked:
             return "paused" if history.paused else "running"
         if history.ended == "failed":
@@ -247,43 +241,6 @@ class RunDir:
         never_owned = not self.lock_path.exists()
         young = time.time() - self.path.stat().st_mtime < _STARTING
         return "running" if never_owned and young else "lost"
-
-
-class _History:
-    """What the events so far amount to."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.total_steps = 0
-        self.started = 0.0
-        self.paused = False
-        self.ended: str | None = None
-        self.best: dict[str, float] = {}
-
-    def add(self, event: TrainEvent) -> None:
-        match event:
-            case RunStarted(total_steps=total, time=at):
-                self.total_steps, self.paused, self.ended = total, False, None
-                self.started = self.started or at
-                self.step = event.resumed_from or 0
-            case Step(step=step):
-                self.step = step
-            case Evaluated():
-                self._keep("loss", event.loss, min)
-                self._keep("perplexity", event.perplexity, min)
-                self._keep("accuracy", event.accuracy, max)
-                self._keep("bleu", event.bleu, max)
-                self._keep("chrf", event.chrf, max)
-                self._keep("cer", event.cer, min)
-                self._keep("wer", event.wer, min)
-            case CommandDone(command="pause" | "resume" as command, ok=True):
-                self.paused = command == "pause"
-            case RunEnded(reason=reason, step=step):
-                self.ended, self.step = reason, step
-
-    def _keep(self, name: str, value: float | None, better: Any) -> None:
-        if value is not None:
-            self.best[name] = better(self.best.get(name, value), value)
 
 
 def list_runs(home: Path | None = None) -> list[RunInfo]:

@@ -42,6 +42,7 @@ from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
 from tfm.tui.settings import Settings, SettingsFile
+from tfm.tui.steady_stylesheet import SteadyStylesheet
 from tfm.tui.tight_updates import RESET, Shown
 from tfm.tui.widgets.bars import FirstHint
 
@@ -102,7 +103,8 @@ class TfmApp(App[int]):
         self._first_mode = mode
         self.box_figures: protocol.Box | None = None  # of the engine's machine, a few seconds old
         self.first_run = run  # a training run to watch at once
-        client = EngineClient(engine, box=box, on_change=self._engine_changed)
+        self.keys, self._key_problems = read_keys(keys_path())
+        client = EngineClient(engine, box=box, on_change=self._engine_changed, told=self.keys.told)
         first = mode if mode in TASKS else self.DEFAULT_MODE  # whose model was named
         self.sessions = {
             name: Session(client, model if name == first else None, self._session_changed, task)
@@ -111,13 +113,13 @@ class TfmApp(App[int]):
         for name, session in self.sessions.items():
             session.remembered = self.settings.models.get(name, "")
         self.session = self.sessions[first]
-        self.keys, self._key_problems = read_keys(keys_path())
         self.keys.apply(self)
         self._saving = threading.Lock()
         self._save_failed = False
         for theme in themes.ALL:
             self.register_theme(theme)
         self._choose_theme(self.settings.theme)
+        self.stylesheet = SteadyStylesheet(variables=self.get_css_variables())
         self._move()
 
     # ------------------------------------------------------------------ start and end
@@ -135,7 +137,8 @@ class TfmApp(App[int]):
             self.switch_mode(self._first_mode)
         self.call_after_refresh(self._complain)
         self.call_after_refresh(_collect_from_here)
-        self.call_after_refresh(self.prepare, self.session)  # the first paint waits for nothing
+        if self._first_mode != "train":  # which asks for no model until one is talked to
+            self.call_after_refresh(self.prepare, self.session)  # the first paint waits for nothing
 
     def _complain(self) -> None:
         """Say what is wrong with the user's own files, once there is a screen to say it on."""
@@ -277,7 +280,9 @@ class TfmApp(App[int]):
             if done:
                 self.prepare(self.shown_session)
             else:
-                self.notify(f"Not signed in to {box.name}: F12 tries again.", markup=False)
+                self.notify(
+                    f"Not signed in to {box.name}: {self.keys.name('app.sign_in')} tries again.", markup=False
+                )
 
     def _look_at_box(self) -> None:
         """Memory and cards for the header: only of an engine that is up, and where there is room for them."""
@@ -397,7 +402,7 @@ class TfmApp(App[int]):
         try:
             models = [m for m in await session.list_models() if session.task.accepts(m) or m.problem]
             if not models:
-                self.notify(session.task.missing, markup=False)
+                self.notify(self.keys.told(session.task.missing), markup=False)
                 return
             chosen = session.info.name if session.info else None
             name = await self.push_screen_wait(Choice("Model", [describe(m) for m in models], chosen))

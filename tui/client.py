@@ -136,15 +136,18 @@ class EngineClient:
         box: Box | None = None,
         environment: dict[str, str] | None = None,
         on_change: Callable[[str], None] | None = None,
+        told: Callable[[str], str] = str,
     ) -> None:
         """``box``: the machine that the engine is on, where it is another one; it knows the command.
-        ``on_change`` is told "starting", "ready", "lost" and "waiting" (to reach the box again)."""
+        ``on_change`` is told "starting", "ready", "lost" and "waiting" (to reach the box again).
+        ``told`` puts keys or commands into a sentence in place of the ids in braces that stand for them."""
         self.command = tuple(command)
         self.box = box
         self.pause = 0.0  # seconds from one try to reach a lost box to the next; 0: none is to come
         self.welcome: protocol.Welcome | None = None
         self.starts = 0  # how often an engine came up; a new number means that models are unloaded
         self.log: deque[str] = deque(maxlen=200)  # the end of its stderr
+        self.told = told
         self._environment = environment or {}
         self._on_change = on_change or (lambda state: None)
         self._process: asyncio.subprocess.Process | None = None
@@ -331,7 +334,8 @@ class EngineClient:
 
     def _obituary(self, returncode: int | None, *, greeted: bool) -> EngineLost:
         if self.box is not None:
-            return EngineLost(*self.box.farewell(returncode, self.log, greeted=greeted))
+            sentence, kind = self.box.farewell(returncode, self.log, greeted=greeted)
+            return EngineLost(self.told(sentence), kind)
         if returncode is not None and returncode < 0:
             try:
                 how = f"was killed by {signal.Signals(-returncode).name}"

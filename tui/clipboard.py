@@ -18,6 +18,6 @@ def copy(app: App[Any], text: str, what: str) -> None:
     size = len(text.encode("utf-8", "replace"))
     if size > SAFE:
         sentence = f"Copied {what}, {size:,} bytes: many terminals take no more than {SAFE:,} (OSC 52). "
-        app.notify(sentence + "^S writes it to a file.", severity="warning", markup=False, timeout=10)
+        app.notify(sentence + "Export writes it to a file.", severity="warning", markup=False, timeout=10)
     else:
         app.notify(f"Copied {what}, where the terminal allows it (OSC 52).", markup=False)

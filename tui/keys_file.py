@@ -13,6 +13,7 @@ is mounted.
 from __future__ import annotations
 
 import difflib
+import re
 import string
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ _NAMED = {
     *(key.value.rpartition("+")[2] for key in TextualKeys if not key.value.startswith("<")),
     *(f"f{n}" for n in range(1, 25)),
 }
+_ID_IN_BRACES = re.compile(r"\{([a-z_]+\.[a-z_]+)\}")
 _PUNCTUATION = {_character_to_key(character): character for character in f"{string.punctuation} "}
 _PUNCTUATION["space"] = " "
 
@@ -60,6 +62,10 @@ class Keys:
         """The first key of a binding as people write it; its id where it has none."""
         first = self.of(keymap.ALL[id]).key.split(",")[0]
         return keymap.key_name(first) if first else id
+
+    def told(self, sentence: str) -> str:
+        """A sentence with the keys of now in it: ``{chat.again} writes another``."""
+        return _ID_IN_BRACES.sub(lambda m: self.name(m[1]) if m[1] in keymap.ALL else m[0], sentence)
 
     def apply(self, node: DOMNode) -> None:
         """Give a node that is about to be mounted its keys of now."""

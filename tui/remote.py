@@ -168,9 +168,10 @@ _KNOWN: tuple[tuple[str, Kind, str], ...] = (
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "set-up",
      "{box} shows another host key than before, so nothing was sent to it: `ssh {host}` says what to do."),
     (r"Host key verification failed", "person",
-     "ssh has not met {box} yet, and someone must look at its host key: F12 signs in."),
+     "ssh has not met {box} yet, and someone must look at its host key: {{app.sign_in}} signs in."),
     (r"Too many authentication failures|Permission denied \(([^)]*)\)", "person",
-     "{box} lets nobody in without a key or an answer: F12 signs in, or load your key with ssh-add."),
+     "{box} lets nobody in without a key or an answer: {{app.sign_in}} signs in, or load your key with "
+     "ssh-add."),
     (r"Bad configuration option|Bad owner or permissions|terminating, \d+ bad configuration", "set-up",
      "ssh's own settings are in the way: `ssh {host}` says where."),
     (r"Connection refused", "lost", "{box} takes no ssh connections: is sshd running there, on this port?"),

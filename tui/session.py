@@ -24,27 +24,28 @@ class Task(NamedTuple):
 TRANSLATE = Task(
     lambda info: info.family == "encoder-decoder",
     "en-de",
-    "There is no translation model on this machine yet. Train one: F5, or `tfm-tui train CONFIG`.",
-    "does not translate; ^O chooses another model",
+    "There is no translation model on this machine yet. Train one: {mode.train}, or `tfm-tui train CONFIG`.",
+    "does not translate; {app.model} chooses another model",
 )
 CHAT = Task(
     lambda info: info.family == "decoder-only" and info.chat,
     "smollm2",
     "There is no model to chat with on this machine yet.",
-    "has no chat template, so it cannot chat; ^O chooses another model",
+    "has no chat template, so it cannot chat; {app.model} chooses another model",
 )
 FILL = Task(
     lambda info: info.family == "encoder-only",
     "captions-mlm",
-    "There is no model that fills masks on this machine yet. Train one: F5, or `tfm-tui train CONFIG`.",
-    "fills no masks, which takes an encoder-only model; ^O chooses another",
+    "There is no model that fills masks on this machine yet. Train one: {mode.train}, or "
+    "`tfm-tui train CONFIG`.",
+    "fills no masks, which takes an encoder-only model; {app.model} chooses another",
 )
 
 
 LAB = Task(
     lambda info: True,
     "en-de",
-    "There is no model on this machine yet. Train one: F5, or `tfm-tui train CONFIG`.",
+    "There is no model on this machine yet. Train one: {mode.train}, or `tfm-tui train CONFIG`.",
     "cannot be read",
 )
 
@@ -133,7 +134,7 @@ class Session:
     async def _first_choice(self) -> str:
         usable = [m for m in await self.list_models() if self.task.accepts(m) and not m.problem]
         if not usable:
-            raise NoModel(self.task.missing)
+            raise NoModel(self.client.told(self.task.missing))
         names = [m.name for m in usable]
         return next((name for name in (self.remembered, self.task.first) if name in names), names[0])
 
@@ -148,7 +149,7 @@ class Session:
         if loaded is None:
             raise EngineLost(f"The engine did not load {name}.")
         if not self.task.accepts(loaded.info):
-            raise EngineProblem(f"{loaded.info.name} {self.task.refusal}.")
+            raise EngineProblem(f"{loaded.info.name} {self.client.told(self.task.refusal)}.")
         return loaded
 
     # ------------------------------------------------------------------ what the header shows

@@ -18,6 +18,7 @@ import msgspec
 
 from tfm.core.catalog import checkpoint_home
 from tfm.train.files import write_atomically
+from tfm.tui.encoding import encoded, snapshot
 
 MAX_BYTES = 64 << 20  # of a file that is opened
 LISTED = 200  # works that a list shows
@@ -80,17 +81,21 @@ class Store(Generic[W]):
     def new_key(self) -> str:
         return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
-    def save(self, work: W) -> None:
+    def save(self, work: W, image: W | None = None) -> None:
         """Write it; where its file is new or not ours any more, it gets another key first.
+
+        ``image``: a snapshot of it, where another thread may change it meanwhile. It is used up.
 
         Raises:
             OSError: it cannot be written.
         """
         if not work.key or self._changed_elsewhere(work.key):
             work.key = self.new_key()
+        image = snapshot(work) if image is None else image
+        image.key = work.key
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.path(work.key)
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(work), indent=1) + b"\n")
+        write_atomically(path, encoded(image) + b"\n")
         self._written[work.key] = path.stat().st_mtime_ns
 
     def open(self, key: str) -> W:

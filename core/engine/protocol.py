@@ -33,6 +33,8 @@ Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 
 # --------------------------------------------------------------------------- shared records
+# What comes by the ten thousand is made with gc=False: it holds no cycles, and a garbage collector that goes
+# through all of it at each of its rounds holds up the screen for a tenth of a second.
 class Lane(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence to generate: a prompt, settings and a seed."""
 
@@ -43,7 +45,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[dict[str, str], ...] = ()  # chat turns {"role", "content"}; replaces prompt
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One rival for a position: its raw and final probability and the stage that removed it."""
 
     token: int
@@ -53,7 +55,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     removed_by: str = ""
 
 
-class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+class StageReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one stage of the chain did at one position."""
 
     stage: str
@@ -335,7 +337,7 @@ class ModelLoaded(Event, frozen=True, kw_only=True, tag="model.loaded"):
     seconds: float
 
 
-class Token(Event, frozen=True, kw_only=True, tag="token"):
+class Token(Event, frozen=True, kw_only=True, tag="token", gc=False):
     lane: int
     position: int  # index among the generated tokens, prefix included
     token: int
@@ -349,7 +351,7 @@ class Token(Event, frozen=True, kw_only=True, tag="token"):
     settings: SamplingSettings | None = None  # where it is marked: those new settings
 
 
-class BeamHypothesis(msgspec.Struct, frozen=True, kw_only=True):
+class BeamHypothesis(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     text: str
     score: float
 

@@ -293,3 +293,25 @@ def test_what_is_no_command_is_set_aside_and_named(run: RunDir) -> None:
     assert inbox.take() == []
     assert inbox.problems == []
     assert len(list((run.control_path / "rejected").iterdir())) == 9
+
+
+def test_a_log_is_read_once_however_often_it_is_listed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(run)
+    for number in range(1, 51):
+        log.append(step(number))
+    before = run.info()
+    assert before.step == 50
+    decoded: list[str] = []
+    decode = events.decode
+    monkeypatch.setattr(events, "decode", lambda line: (decoded.append(line), decode(line))[1])
+    log.append(Evaluated(step=50, loss=0.5, perplexity=1.6, accuracy=0.5))
+    assert (before.best, run.info().best["loss"]) == ({}, 0.5)
+    assert run.info().step == 50
+    assert len(decoded) <= 2  # by the reader, and to be added
+    log.close()
+    run.events_path.write_bytes(
+        run.events_path.read_bytes().splitlines(keepends=True)[0]
+    )  # the same file, cut
+    assert (run.info().step, run.info().best) == (1, {})
+    run.events_path.unlink()
+    assert run.info().step == 0

@@ -176,6 +176,20 @@ def test_filling(home: Path) -> None:
         nothing_got_through(terminal)
 
 
+@pytest.mark.parametrize("family", ["encoder-decoder", "decoder-only", "encoder-only"])
+def test_reading_in_the_lab(home: Path, family: str) -> None:
+    with walk(home, "--mode", "lab", "--model", f"{family} {NAME}") as terminal:
+        terminal.wait_for("tokens ·")
+        terminal.press("i")
+        paste(terminal, ALL)
+        terminal.wait_for("left��")
+        terminal.press("enter")
+        terminal.wait_until(lambda text: text.count(SHOWN) > 1, "its tokens")
+        terminal.press("down", "down", "n", "T", "end")  # rivals, and what the chain does with them
+        terminal.read(1.5)
+        nothing_got_through(terminal)
+
+
 def test_models_runs_palette_and_help(home: Path) -> None:
     with walk(home, "--mode", "models") as terminal:
         terminal.wait_for("evil")

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tfm.tui import keymap
+from tfm.tui import keymap, remote
 from tfm.tui.app import TfmApp
-from tfm.tui.keys_file import groups, normal_key, read_keys, template
+from tfm.tui.keys_file import Keys, groups, normal_key, read_keys, template
+from tfm.tui.screens import chat_view
+from tfm.tui.screens.fill import FillScreen
 from tfm.tui.screens.translate import TranslateScreen
+from tfm.tui.session import TASKS
 
 from .driving import NO_ENGINE, driven, painted, until
 
@@ -133,3 +136,32 @@ async def test_a_bad_file_is_told_of_when_the_app_starts(tmp_path: Path) -> None
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await until(pilot, lambda: "is no key" in painted(app), "the sentence", 20)
         assert "[@click=" in painted(app) and app.is_running
+
+
+async def test_sentences_and_frames_name_the_keys_of_now(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text(
+        '"chat.again" = "alt+a"\n"chat.setup" = "alt+s"\n"chat.pull" = "alt+p"\n"fill.mask" = "f10"\n'
+    )
+    app = TfmApp(NO_ENGINE, mode="chat")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "Alt+p fetches SmolLM2" in painted(app), "the new key", 20)
+        assert "Alt+a writes another reply" in painted(app) and "Alt+s" in painted(app)
+        assert not any(old in painted(app) for old in ("^R", "^T", "^G", "{"))
+        await pilot.press("f3")
+        await until(pilot, lambda: "F10 mask the word" in painted(app), "the mode", 20)
+        assert isinstance(app.screen, FillScreen)
+        assert "F10 masks a word" in str(app.screen.source.border_subtitle)
+        assert "^T" not in painted(app)
+
+
+def test_every_id_in_a_sentence_is_that_of_a_binding() -> None:
+    keys = Keys({"chat.again": ("f7",), "app.model": ()})
+    assert keys.told("{chat.again} or {chat.stop}, {app.model}") == "F7 or Esc, app.model"
+    assert keys.told("{no.such} {chat} {} {Chat.again}") == "{no.such} {chat} {} {Chat.again}"
+    texts = [
+        *(text for task in TASKS.values() for text in (task.missing, task.refusal)),
+        *(text for text, _ in chat_view.welcome(None, "no model", (), "")),
+        *(text.format(*"abc", box="box", host="host") for _, _, text in remote._KNOWN),
+    ]
+    named = [id for text in texts for id in re.findall(r"\{(.*?)\}", text)]
+    assert len(named) >= 6 and set(named) <= keymap.ALL.keys()

@@ -138,6 +138,7 @@ async def settled(pilot: Pilot[int]) -> str:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "settings.json").write_text('{"welcomed": true}')
     monkeypatch.setenv("TFM_HOME", str(tmp_path))
+    monkeypatch.setattr("tfm.tui.app.BOX_EVERY", 3600.0)  # the figures of a machine come when they come
     for name in ("NO_COLOR", "COLORTERM", "TEXTUAL_FPS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

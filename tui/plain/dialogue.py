@@ -37,7 +37,7 @@ class Dialogue:
 
     def __init__(self, box: Box | None, model: str | None, mode: str) -> None:
         self.speaker = Speaker()
-        self.client = EngineClient(LOCAL_ENGINE, box=box, on_change=self._engine_changed)
+        self.client = EngineClient(LOCAL_ENGINE, box=box, on_change=self._engine_changed, told=_told)
         self.sessions = {
             name: Session(self.client, model if name == mode else None, lambda: None, task)
             for name, task in TASKS.items()
@@ -240,6 +240,13 @@ class Dialogue:
         await self.client.close()
         if self.client.box is not None:
             self.client.box.sign_out()
+
+
+def _told(sentence: str) -> str:
+    """What keys do in the app, commands do here."""
+    for id, command in (("app.sign_in", "/signin"), ("app.model", "/model"), ("mode.train", "/mode train")):
+        sentence = sentence.replace(f"{{{id}}}", command)
+    return sentence
 
 
 def run_plain(host: str | None, remote_command: str | None, model: str | None, mode: str | None) -> int:

@@ -44,6 +44,10 @@ class ModeScreen(Screen[None]):
         app = cast("TfmApp", self.app)
         return app.sessions.get(self.MODE, app.session)
 
+    def told(self, sentence: str) -> str:
+        """The sentence with the keys of now in place of the ids in braces."""
+        return cast("TfmApp", self.app).keys.told(sentence)
+
     @property
     def typing(self) -> bool:
         """Do letters go into a text now?"""

@@ -124,8 +124,8 @@ class ChatScreen(ChatBook):
         if number == TOP or self.busy():
             return
         if not self.talk.turns[number].can_go_on:
-            sentence = "This reply was ended by the model itself: ^R writes another, e (after Tab) edits it."
-            self.notify(sentence if self.talk.turns[number].role == "assistant" else _OWN, markup=False)
+            reply = self.talk.turns[number].role == "assistant"
+            self.notify(self.told(_ENDED if reply else _OWN), markup=False)
             return
         self._begin(replies.go_on(self.talk, number, self.panel.decoding, self.heard))
 
@@ -134,7 +134,12 @@ class ChatScreen(ChatBook):
         if self.typing:  # the last turn of which there are several
             number = next((n for n in reversed(self.path) if len(self.talk.versions(n)) > 1), TOP)
         if number == TOP or len(self.talk.versions(number)) < 2:
-            self.notify("There is one version of this turn: ^R writes another reply, e edits.", markup=False)
+            self.notify(
+                self.told(
+                    "There is one version of this turn: {chat.again} writes another reply, {chat.edit} edits."
+                ),
+                markup=False,
+            )
             return
         index = self.path.index(number)
         self.talk.step(number, by)
@@ -165,7 +170,7 @@ class ChatScreen(ChatBook):
             self._reply_to(new)
         else:
             self.show_all()
-            self.notify("^E lets the model go on from here.", markup=False)
+            self.notify(self.told("{chat.continue} lets the model go on from here."), markup=False)
 
     @on(Transcript.Take)
     def _take_rival(self, event: Transcript.Take) -> None:
@@ -211,4 +216,8 @@ class ChatScreen(ChatBook):
         self.message.focus()
 
 
-_OWN = "This turn is yours: ^R writes a reply to it."
+_ENDED = (
+    "This reply was ended by the model itself: {chat.again} writes another, {chat.edit} (after {chat.turns}) "
+    "edits it."
+)
+_OWN = "This turn is yours: {chat.again} writes a reply to it."

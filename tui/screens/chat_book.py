@@ -48,9 +48,11 @@ class ChatBook(ChatFrame):
     # ------------------------------------------------------------------ the suggested model
     def action_pull(self) -> None:
         if self.pulling:
-            self.notify("SmolLM2 is on its way: Esc stops it.", markup=False)
+            self.notify(self.told("SmolLM2 is on its way: {chat.stop} stops it."), markup=False)
         elif not chat_view.offers(self.session.models):
-            self.notify("There is a model to chat with: ^O chooses among them.", markup=False)
+            self.notify(
+                self.told("There is a model to chat with: {app.model} chooses among them."), markup=False
+            )
         else:
             self._pull()
 

@@ -74,7 +74,7 @@ class ChatFrame(KeptScreen):
     def on_mount(self) -> None:
         self.message.cursor_blink = False  # nothing moves unless something happened
         self.figures = self.set_interval(1 / FIGURES_HZ, self.show_figures, pause=True)
-        self.set_interval(SAVE_EVERY, self.keeper.save)
+        self.set_interval(SAVE_EVERY, self.keeper.keep_up)
         name_box(self.query_one(ChatPanel), title="This chat")
         name_box(self.query_one(Versions), title="Versions")
         latest, damaged = self.keeper.store.reopened()
@@ -167,7 +167,7 @@ class ChatFrame(KeptScreen):
         name_box(self.transcript, title=self.talk.title or "New chat")
         info = self.session.info
         hint = chat_view.welcome(info, self.session.problem, self.session.models, self.pulling)
-        self.transcript.hint(hint)
+        self.transcript.hint([(self.told(sentence), style) for sentence, style in hint])
         if self.editing is None:
             name_box(self.message, title="Message", subtitle="")
             self.message.placeholder = plain("Write something and press Enter")

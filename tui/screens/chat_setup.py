@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,6 +15,9 @@ from textual.widgets import Input
 from tfm.tui.safe_text import plain
 from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.message_input import MessageInput
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 SEPARATOR = "|"
 _ESCAPE = re.compile(r"\\([n\\])")
@@ -61,7 +64,8 @@ class SetupScreen(ModalScreen[Setup | None]):
         system.move_cursor(system.document.end)
         self._head("about-system", "System prompt", "what the model is told before the first turn")
         self._head("about-stop", "Stop strings", f"end a reply; {SEPARATOR} between them, \\n is a new line")
-        self._head("about-length", "Longest reply", "in tokens; ^E goes on with one that was cut")
+        key = cast("TfmApp", self.app).keys.name("chat.continue")
+        self._head("about-length", "Longest reply", f"in tokens; {key} goes on with one that was cut")
 
     def _head(self, id: str, title: str, about: str) -> None:
         self.query_one(f"#{id}", Lines).show([((title, "strong"), (f"  {about}", "dim"))])

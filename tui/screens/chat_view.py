@@ -20,7 +20,9 @@ _ENDS = {
     "lost": "broken off",
     "edited": "edited",
 }
-_OFFER = "^G fetches SmolLM2, 135 M parameters, for a conversation worth the name (93 MB, Apache-2.0)."
+_OFFER = (
+    "{chat.pull} fetches SmolLM2, 135 M parameters, for a conversation worth the name (93 MB, Apache-2.0)."
+)
 _BY_HAND = "In a shell: tfm-tui pull smollm2"
 
 

@@ -72,8 +72,8 @@ class FillScreen(KnobScreen):
     def on_mount(self) -> None:
         self.source.cursor_blink = False  # nothing moves unless something happened
         self.source.move_cursor(self.source.document.end)
-        name_box(self.source, title="Text", subtitle="^T masks a word")
-        self.set_interval(SAVE_EVERY, self.keeper.save)
+        name_box(self.source, title="Text", subtitle=self.told("{fill.mask} masks a word"))
+        self.set_interval(SAVE_EVERY, self.keeper.keep_up)
         self._reopen()
         self._show()
         self._ask()
@@ -256,7 +256,8 @@ class FillScreen(KnobScreen):
 
     def action_again(self) -> None:
         if not self.gaps.gaps:
-            self.notify("There is no mask yet: put the cursor on a word and press ^T.", markup=False)
+            sentence = "There is no mask yet: put the cursor on a word and press {fill.mask}."
+            self.notify(self.told(sentence), markup=False)
             return
         if any(gap.taken and not gap.by_hand for gap in self.gaps.gaps):  # drawn before: other words, please
             now = self.panel.decoding

@@ -183,7 +183,10 @@ class KeptScreen(KnobScreen):
 
     def _show_place(self) -> None:
         self.go_to(self._places[self._at])
-        self.say(f"“{self._query.strip()}” {self._at + 1} of {len(self._places)} · n N")
+        self.say(
+            f"“{self._query.strip()}” {self._at + 1} of {len(self._places)} · "
+            + self.told("{find.next} {find.previous}")
+        )
 
     def end_search(self) -> bool:
         """Mark nothing any more. Was anything marked?"""

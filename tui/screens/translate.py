@@ -75,7 +75,7 @@ class TranslateScreen(KeptScreen):
         name_box(self.query_one(Earlier), title="Earlier")
         self._show_languages()
         self._show_figures()
-        self.set_interval(SAVE_EVERY, self.keeper.save)
+        self.set_interval(SAVE_EVERY, self.keeper.keep_up)
         self.call_after_refresh(self._reopen)  # the first paint waits for no file
 
     def on_unmount(self) -> None:
@@ -364,7 +364,10 @@ class TranslateScreen(KeptScreen):
         if exchange is None or self.running:
             return
         if not exchange.unfinished:
-            self.notify("This translation is at its end: ^R makes another one.", markup=False)
+            self.notify(
+                self.told("This translation is at its end: {translate.again} makes another one."),
+                markup=False,
+            )
         else:
             self._generate(exchange, on=True)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 _LABEL = 9
 
@@ -35,13 +38,17 @@ class ChatPanel(Lines):
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         facts = self.facts
         stop = " ".join(repr(text) for text in facts.stop)
+        key = cast("TfmApp", self.app).keys.name
+        set_up = key("chat.setup")
         many = f"{facts.n_replies} at once" if facts.n_replies > 1 else "one"
         return [
             self._filling(columns),
-            _row("system", " ".join(facts.system.split()) or "none", not facts.system.strip(), "^T", columns),
-            _row("reply", f"up to {facts.max_tokens:,} tokens", True, "^T", columns),
-            _row("stop at", stop or "its own end", not stop, "^T", columns),
-            _row("replies", many, facts.n_replies == 1, "- +", columns),
+            _row(
+                "system", " ".join(facts.system.split()) or "none", not facts.system.strip(), set_up, columns
+            ),
+            _row("reply", f"up to {facts.max_tokens:,} tokens", True, set_up, columns),
+            _row("stop at", stop or "its own end", not stop, set_up, columns),
+            _row("replies", many, facts.n_replies == 1, f"{key('chat.fewer')} {key('chat.more')}", columns),
         ]
 
     def _filling(self, columns: int) -> Row:
@@ -73,7 +80,12 @@ class Versions(Lines):
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         if len(self.versions) < 2:
-            return [(("^R writes another reply,", "faint"),), (("+ several at once to pick from.", "faint"),)]
+            key = cast("TfmApp", self.app).keys.name
+            hints = (
+                f"{key('chat.again')} writes another reply,",
+                f"{key('chat.more')} several at once to pick from.",
+            )
+            return [((hint, "faint"),) for hint in hints]
         rows: list[Row] = []
         for index, (name, text) in enumerate(self.versions):
             here = index == self.shown

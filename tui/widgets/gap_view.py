@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
 from textual.binding import BindingType
@@ -17,6 +17,9 @@ from tfm.tui.widgets.cells import Row, Span
 from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.token_panel import visible_piece
 from tfm.tui.widgets.wrap import wrap
+
+if TYPE_CHECKING:
+    from tfm.tui.app import TfmApp
 
 MOST = 9  # candidates: as many as there are digits
 
@@ -71,7 +74,7 @@ class FilledText(Lines, can_focus=True):
         if self.problem:
             return _wrapped([(self.problem, "bad")], columns)
         if not self.text.gaps:
-            return _wrapped([(_HINT, "faint")], columns)
+            return _wrapped([(cast("TfmApp", self.app).keys.told(_HINT), "faint")], columns)
         spans: list[Span] = []
         for piece, number in self.text.filled():
             if number is None:
@@ -87,7 +90,8 @@ class FilledText(Lines, can_focus=True):
 
 
 _HINT = (
-    "Write a text above, put the cursor on a word and press ^T: the word is masked, and the model fills it."
+    "Write a text above, put the cursor on a word and press {fill.mask}: the word is masked, and the model "
+    "fills it."
 )
 
 
