@@ -34,8 +34,11 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## open the app
 	@$(BIN)/tfm-tui
 
+# A worker a processor; each test has its threads to itself.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
+
 test: $(READY) ## the tests, without those marked slow
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-long: $(READY) ## all tests, the slow ones too
 	$(BIN)/pytest -m "not network"

@@ -160,10 +160,11 @@ class LabScreen(KnobScreen):
         self.session.context(len(reading.tokens))
         scored, n_tokens = reading.scored, len(reading.tokens)
         kind = "pseudo-perplexity" if reading.family == "encoder-only" else "perplexity"
+        figure = f"{scored.perplexity:,.1f}" if scored.perplexity < 1e6 else f"{scored.perplexity:.1e}"
         first = sum(token.rank == 1 for token in reading.tokens)
         name_box(
             self.query_one("#look"),
-            title=f"{n_tokens} tokens · {kind} {scored.perplexity:,.1f} · log p {scored.logprob:.1f}",
+            title=f"{n_tokens} tokens · {kind} {figure} · log p {scored.logprob:.1f}",
             subtitle=f"first choice {first / max(n_tokens, 1):.0%}",
         )
         self._ask_soon(0)
