@@ -43,7 +43,7 @@ from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
 from tfm.tui.settings import Settings, SettingsFile
 from tfm.tui.steady_stylesheet import SteadyStylesheet
-from tfm.tui.tight_updates import RESET, Shown
+from tfm.tui.tight_updates import ONE_WRITE, RESET, Shown, TightUpdate
 from tfm.tui.widgets.bars import FirstHint
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class TfmApp(App[int]):
         self._palette: dict[str, Style] = {}
         self._palette_of = ""  # the theme that it was made for
         self.shown = Shown()
+        self._on_its_way: RenderableType | None = None  # to the terminal
+        self._bracketed = True
         self.pace = Pace(1 / constants.MAX_FPS)
         self._asked = False  # the person to sign in to the box
         self._settings = SettingsFile()
@@ -199,7 +201,8 @@ class TfmApp(App[int]):
     # ------------------------------------------------------------------ what is sent
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
         """Every update on its way to the terminal, reduced to what is not shown yet."""
-        super()._display(screen, self.shown.tight(renderable))
+        self._on_its_way = self.shown.tight(renderable)
+        super()._display(screen, self._on_its_way)
         now = time.monotonic()
         if (
             self._driver is not None
@@ -209,6 +212,19 @@ class TfmApp(App[int]):
         ):
             self.pace.ask(now)
             self._driver.write(QUESTION)
+
+    def _begin_update(self) -> None:
+        """Bracket what a terminal might show half done; of a token on a slow line brackets are a third."""
+        update = self._on_its_way
+        self._bracketed = (
+            not isinstance(update, TightUpdate) or len(update.render_segments(self.console)) > ONE_WRITE
+        )
+        if self._bracketed:
+            super()._begin_update()
+
+    def _end_update(self) -> None:
+        if self._bracketed:
+            super()._end_update()
 
     def on_cursor_position(self, event: events.CursorPosition) -> None:
         """The terminal's answer; its time is when it was read, however busy we have been since."""

@@ -27,6 +27,7 @@ from textual.strip import Strip
 from tfm.tui.widgets.cells import graphemes
 
 RESET = "\x1b[m"
+ONE_WRITE = 256  # characters: what is shorter reaches a terminal in one piece, and cannot be seen half done
 GAP = 4  # so many cells that did not change are written again rather than jumped over: a jump costs as much
 _ATTRIBUTES = {
     "bold": "1", "dim": "2", "italic": "3", "underline": "4", "blink": "5", "blink2": "6", "reverse": "7",
@@ -136,12 +137,16 @@ class TightUpdate(CompositorUpdate):
     def __init__(self, shown: Shown, update: LayoutUpdate | ChopsUpdate) -> None:
         self._shown = shown
         self._update = update
+        self._written: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._update.__rich_console__(console, options)
 
     def render_segments(self, console: Console) -> str:
-        return self._shown.difference(self._update, console._color_system or ColorSystem.TRUECOLOR)
+        if self._written is None:
+            system = console._color_system or ColorSystem.TRUECOLOR
+            self._written = self._shown.difference(self._update, system)
+        return self._written
 
 
 def _pieces(update: LayoutUpdate | ChopsUpdate) -> Iterator[tuple[int, int, Iterable[Strip]]]:

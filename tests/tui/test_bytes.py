@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pyte
-from textual._compositor import ChopsUpdate
+from rich.segment import Segment
+from textual._ansi_sequences import SYNC_END, SYNC_START
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.geometry import Region
+from textual.strip import Strip
 
 from tfm.tui.app import TfmApp
 from tfm.tui.screens.translate import TranslateScreen
+from tfm.tui.tight_updates import TightUpdate
 from tfm.tui.widgets.painted import MARGIN
 
 from .driving import sent
@@ -107,3 +112,21 @@ def assert_painted(screen: TranslateScreen) -> None:
         text = "".join(text for text, _ in target.row(y + target.scroll_offset.y)).rstrip()
         left = region.x + MARGIN
         assert strips[region.y + y].crop(left, region.right).text.rstrip() == text
+
+
+async def test_only_a_frame_that_could_be_seen_half_done_is_bracketed() -> None:
+    app = TfmApp(["/no-such-engine"])
+    async with app.run_test(size=(80, 24)):
+        app._sync_available = True
+        written: list[str] = []
+        assert app._driver is not None
+        app._driver.write = written.append  # type: ignore[method-assign]
+        for columns, brackets in ((5, []), (400, [SYNC_START, SYNC_END])):
+            written.clear()
+            strip = Strip([Segment("x" * columns)], columns)
+            app._on_its_way = app.shown.tight(LayoutUpdate([[strip]], Region(0, 0, columns, 1)))
+            app._begin_update()
+            app._end_update()
+            assert written == brackets
+            assert isinstance(app._on_its_way, TightUpdate)
+            assert "x" * columns in app._on_its_way.render_segments(app.console)  # and is still to be written
