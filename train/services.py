@@ -62,7 +62,7 @@ def _list(request: Request, emit: Emit, cancelled: Cancelled) -> None:
 
 def _start(request: Request, emit: Emit, cancelled: Cancelled) -> None:
     assert isinstance(request, RunStart)
-    run = start_detached(request.config, request.overrides, request.resume)
+    run = start_detached(request.config, request.overrides, request.resume, nproc=request.nproc)
     emit(RunStarting(id=request.id, run=run.id, path=str(run.path)))
 
 

@@ -233,6 +233,7 @@ class RunStart(Request, frozen=True, kw_only=True, tag="run.start"):
     config: str  # path of a TOML file on the engine's machine
     overrides: dict[str, str] = {}
     resume: str = ""
+    nproc: int = 1  # processes that train together
 
 
 class RunFollow(Request, frozen=True, kw_only=True, tag="run.follow"):

@@ -13,6 +13,7 @@ from tfm.tui.plain.commands import command
 from tfm.tui.plain.part import Part
 from tfm.tui.run_lines import Printer
 from tfm.tui.run_record import RunRecord
+from tfm.tui.starting import run_start
 
 if TYPE_CHECKING:
     from tfm.tui.plain.dialogue import Dialogue
@@ -39,15 +40,11 @@ class Training(Part):
             self.speaker.note("No run yet: /start CONFIG begins one.")
 
     @command(
-        "start", arguments="CONFIG [NAME=VALUE ...]", help="Begin a run; a path on the engine's machine."
-    )
+        "start", arguments="CONFIG [NAME=VALUE ...] [--nproc N]",
+        help="Begin a run; a path on the engine's machine.",
+    )  # fmt: skip
     async def start(self, text: str) -> None:
-        config, *given = text.split()[:1] + text.split()[1:] if text else [""]
-        overrides = dict(item.split("=", 1) for item in given if "=" in item)
-        if not config or len(overrides) != len(given):
-            raise ValueError("Name a config file, such as /start mine.toml loop.max_steps=500.")
-        request = protocol.RunStart(id=0, config=config, overrides=overrides)
-        started = await self.client.ask(request, protocol.RunStarting)
+        started = await self.client.ask(run_start(text), protocol.RunStarting)
         self.run = started.run
         self.speaker.say(f"Run {started.run} has begun; /watch follows it.")
 

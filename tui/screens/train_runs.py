@@ -18,6 +18,7 @@ from tfm.tui import keymap
 from tfm.tui.client import EngineProblem
 from tfm.tui.curves import MOST_RUNS
 from tfm.tui.screens.prompt import Prompt
+from tfm.tui.starting import USAGE, run_start
 from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.run_list import RunList
 
@@ -118,7 +119,7 @@ class RunsRoom(VerticalScroll, can_focus=True):
         """Ask for the config until a run starts or the person goes back; what is wrong shows in place."""
         prompt = Prompt(
             "New run: path of its config (TOML)",
-            hint="On the engine's machine. The trainer goes on when this terminal is closed.",
+            hint=f"On the engine's machine, where it goes on without this terminal. Also: {USAGE}",
             act=self._start_run,
         )
         run = await self.app.push_screen_wait(prompt)
@@ -127,10 +128,8 @@ class RunsRoom(VerticalScroll, can_focus=True):
 
     async def _start_run(self, config: str) -> str:
         """The new run's id. Raises ValueError with the sentence that says what is wrong."""
-        if not config.strip():
-            raise ValueError("Type the path of a config file, such as runs/my-model.toml.")
+        message = run_start(config)
         try:
-            message = protocol.RunStart(id=0, config=config.strip())
             client = cast("ModeScreen", self.screen).session.client
             return (await client.ask(message, protocol.RunStarting)).run
         except EngineProblem as problem:

@@ -1,0 +1,44 @@
+"""What a person types to start a run, in the app and in plain mode: the words of ``tfm-tui train``."""
+
+from __future__ import annotations
+
+import shlex
+
+from tfm.core.engine import protocol
+
+USAGE = "mine.toml loop.max_steps=500 --nproc 2"
+
+
+def run_start(text: str) -> protocol.RunStart:
+    """``CONFIG [section.key=value ...] [--nproc N]`` as the request that starts it.
+
+    Raises:
+        ValueError: it is none; the sentence says what to type.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        raise ValueError("A quotation mark is not closed.") from None
+    config, nproc, overrides = "", 1, dict[str, str]()
+    rest = iter(words)
+    for word in rest:
+        if word == "--nproc" or word.startswith("--nproc="):
+            nproc = _count(word.partition("=")[2] or next(rest, ""))
+        elif word == "--set":
+            continue  # what follows says the same without it
+        elif "=" in word and "/" not in word.partition("=")[0]:
+            key, _, value = word.partition("=")
+            overrides[key] = value
+        elif config or word.startswith("--"):
+            raise ValueError(f"{word!r} is one word too many: name a config file, such as {USAGE}.")
+        else:
+            config = word
+    if not config:
+        raise ValueError(f"Name a config file, such as {USAGE}.")
+    return protocol.RunStart(id=0, config=config, overrides=overrides, nproc=nproc)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise ValueError(f"--nproc takes a number of processes from 1 on, not {text!r}.")
+    return int(text)
