@@ -36,10 +36,14 @@ class Terminal:
         rows: int = 24,
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
+        answer_after: float | None = None,
     ) -> None:
+        """``answer_after``: seconds that the answer to "where is the cursor" takes; None: there is none."""
         self.screen = pyte.Screen(columns, rows)
         self.raw = bytearray()
         self._stream = pyte.ByteStream(self.screen)
+        self._answer_after = answer_after
+        self._asked: list[float] = []  # when; those that have no answer yet
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         variables = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONUTF8": "1"}
@@ -79,6 +83,11 @@ class Terminal:
             data = os.read(self._master, 1 << 16)
             self.raw += data
             self._stream.feed(data)
+            self._asked += [time.monotonic()] * data.count(b"\x1b[6n")
+        after = self._answer_after
+        while after is not None and self._asked and time.monotonic() >= self._asked[0] + after:
+            os.write(self._master, b"\x1b[1;1R")
+            del self._asked[0]
 
     @property
     def text(self) -> str:
