@@ -9,6 +9,7 @@ import select
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ class PseudoTerminal:
             "PYTHONDONTWRITEBYTECODE",
         ):  # an installed program has its bytecode
             variables.pop(name, None)
+        self._home = tempfile.TemporaryDirectory()  # nobody's sessions are opened, or added to
+        variables["TFM_HOME"] = self._home.name
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env={**variables, **(environment or {})},
@@ -73,6 +76,7 @@ class PseudoTerminal:
                 self.process.kill()
                 self.process.wait()
         os.close(self._master)
+        self._home.cleanup()
 
     def read(self, seconds: float) -> bytes:
         """What comes within this time, or at once when there is something."""
