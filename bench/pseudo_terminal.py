@@ -47,13 +47,9 @@ class PseudoTerminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         variables = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        for name in (
-            "NO_COLOR",
-            "COLUMNS",
-            "LINES",
-            "PYTHONDONTWRITEBYTECODE",
-        ):  # an installed program has its bytecode
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):
             variables.pop(name, None)
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
         self._home = tempfile.TemporaryDirectory()  # nobody's sessions are opened, or added to
         variables["TFM_HOME"] = self._home.name
         self.began = time.perf_counter()

@@ -27,7 +27,7 @@ def run_start(text: str) -> protocol.RunStart:
         elif word == "--set":
             continue  # what follows says the same without it
         elif "=" in word and "/" not in word.partition("=")[0]:
-            key, _, value = word.partition("=")
+            key, value = changed(word)
             overrides[key] = value
         elif config or word.startswith("--"):
             raise ValueError(f"{word!r} is one word too many: name a config file, such as {USAGE}.")
@@ -36,6 +36,14 @@ def run_start(text: str) -> protocol.RunStart:
     if not config:
         raise ValueError(f"Name a config file, such as {USAGE}.")
     return protocol.RunStart(id=0, config=config, overrides=overrides, nproc=nproc)
+
+
+def changed(text: str) -> tuple[str, str]:
+    """``section.key=value`` as key and value. Raises ValueError where it is not that."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"{text!r} is not section.key=value, such as optim.learning_rate=1e-3")
+    return key.strip(), value.strip()
 
 
 def _count(text: str) -> int:

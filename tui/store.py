@@ -147,14 +147,6 @@ class Store(Generic[W]):
                 problem = problem if place else str(error)
         return None, problem
 
-    def latest(self) -> W | None:
-        """The work that was changed last and can be read."""
-        return self.reopened()[0]
-
-    def damaged(self) -> str:
-        """Why the newest file cannot be read, or nothing."""
-        return self.reopened()[1]
-
     def _found(self) -> list[tuple[float, Path]]:
         try:
             files = [entry for entry in os.scandir(self.folder) if entry.name.endswith(".json")]

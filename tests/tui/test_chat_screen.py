@@ -135,7 +135,7 @@ async def test_the_app_that_ends_in_mid_reply_keeps_it(tiny_chatter: Path) -> No
         press_now(pilot, "enter")
         await until(pilot, lambda: screen.writing and screen.writing.n_new > 40, "tokens")
         assert screen.running
-    talk = chats().latest()
+    talk = chats().reopened()[0]
     assert talk is not None and len(talk.turns) == 9
     assert all(turn.tokens and turn.reason in ("lost", "cancelled") for turn in talk.turns[1:])
     assert talk.turns[talk.last].can_go_on

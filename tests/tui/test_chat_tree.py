@@ -145,7 +145,7 @@ def test_files_that_hold_no_tree_are_refused(turns: list[dict[str, object]], cha
     (chats / "x.json").write_text(json.dumps({"turns": turns, "shown": shown}))
     with pytest.raises(ValueError, match="is damaged and was left as it is"):
         store.open("x")
-    assert store.listed()[0].problem and store.latest() is None
+    assert store.listed()[0].problem and store.reopened()[0] is None
 
 
 # --------------------------------------------------------------------------- replies
@@ -336,7 +336,7 @@ def test_damaged_files_are_a_sentence_and_the_next_one_opens(data: bytes, chats:
     os.utime(chats / "damaged.json", (2**32, 2**32))  # the newest
     with pytest.raises(ValueError, match=r"damaged\.json is damaged and was left as it is"):
         store.open("damaged")
-    latest = store.latest()
+    latest = store.reopened()[0]
     assert latest is not None and latest.key == talk.key
 
 

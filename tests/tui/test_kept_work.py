@@ -93,7 +93,8 @@ def test_a_notebook_that_makes_no_sense_is_a_sentence(broken: dict[str, object])
     path.write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="damaged and was left as it is"):
         store.open("x")
-    assert store.latest() is None and store.damaged() and path.read_text() == json.dumps(broken)
+    latest, damaged = store.reopened()
+    assert latest is None and damaged and path.read_text() == json.dumps(broken)
 
 
 # --------------------------------------------------------------------------- finding

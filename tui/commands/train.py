@@ -8,6 +8,7 @@ import click
 
 from tfm.tui.commands.output import emit, json_option, note, say
 from tfm.tui.commands.runs import complete_run
+from tfm.tui.starting import changed
 
 if TYPE_CHECKING:
     from tfm.train.run_dir import RunDir
@@ -15,13 +16,10 @@ if TYPE_CHECKING:
 
 def _changes(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """Reads ``section.key=value`` texts."""
-    found: dict[str, str] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise click.BadParameter(f"{text!r} is not section.key=value, such as optim.learning_rate=1e-3")
-        found[key.strip()] = value.strip()
-    return found
+    try:
+        return dict(map(changed, values))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

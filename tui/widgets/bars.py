@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
 
 from textual.binding import Binding
 from textual.events import Click
@@ -12,9 +11,6 @@ from tfm.tui import keymap, status
 from tfm.tui.status import Part
 from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
-
-if TYPE_CHECKING:
-    from tfm.tui.app import TfmApp
 
 
 class Header(Lines):
@@ -39,7 +35,7 @@ class Header(Lines):
 
     def _modes(self, shape: str) -> Row:
         """The modes' names: each behind its key, behind its digit alone, without; or only where we are."""
-        keys = cast("TfmApp", self.app).keys
+        keys = self.keys_of_now
         spans: list[Span] = [(" tfm ", "live"), (" ", "")]
         for number, mode in enumerate(keymap.MODES):
             here = mode.name == self._mode
@@ -69,7 +65,7 @@ class FirstHint(Lines):
     """What to press, for whoever is here for the first time. Pressing any of it makes this go for good."""
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        name = cast("TfmApp", self.app).keys.name
+        name = self.keys_of_now.name
         first, last = name(f"mode.{keymap.MODES[0].name}"), name(f"mode.{keymap.MODES[-1].name}")
         ways = ((f"{first} to {last}", "modes"), (name("app.help_typing"), "all keys"),
                 (name("app.palette"), "all commands"), ("Enter", "sends"))  # fmt: skip
@@ -105,7 +101,7 @@ class KeyLine(Lines):
             self.repaint()
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
-        name = cast("TfmApp", self.app).keys.name
+        name = self.keys_of_now.name
         help_key = name("app.help_typing" if self._typing else "app.help")
         palette_key = name("app.palette")
         right: Row = ((help_key, "key"), (" help  ", "dim"), (palette_key, "key"), (" commands ", "dim"))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple
 
 from tfm.tui.widgets.cells import Row, Span, spread, width
 from tfm.tui.widgets.lines import Lines
-
-if TYPE_CHECKING:
-    from tfm.tui.app import TfmApp
 
 _LABEL = 9
 
@@ -38,7 +35,7 @@ class ChatPanel(Lines):
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         facts = self.facts
         stop = " ".join(repr(text) for text in facts.stop)
-        key = cast("TfmApp", self.app).keys.name
+        key = self.keys_of_now.name
         set_up = key("chat.setup")
         many = f"{facts.n_replies} at once" if facts.n_replies > 1 else "one"
         return [
@@ -80,7 +77,7 @@ class Versions(Lines):
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         if len(self.versions) < 2:
-            key = cast("TfmApp", self.app).keys.name
+            key = self.keys_of_now.name
             hints = (
                 f"{key('chat.again')} writes another reply,",
                 f"{key('chat.more')} several at once to pick from.",

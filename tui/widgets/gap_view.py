@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from rich.cells import cell_len
 from textual.binding import BindingType
@@ -17,9 +17,6 @@ from tfm.tui.widgets.cells import Row, Span
 from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.token_panel import visible_piece
 from tfm.tui.widgets.wrap import wrap
-
-if TYPE_CHECKING:
-    from tfm.tui.app import TfmApp
 
 MOST = 9  # candidates: as many as there are digits
 
@@ -74,7 +71,7 @@ class FilledText(Lines, can_focus=True):
         if self.problem:
             return _wrapped([(self.problem, "bad")], columns)
         if not self.text.gaps:
-            return _wrapped([(cast("TfmApp", self.app).keys.told(_HINT), "faint")], columns)
+            return _wrapped([(self.keys_of_now.told(_HINT), "faint")], columns)
         spans: list[Span] = []
         for piece, number in self.text.filled():
             if number is None:

@@ -20,6 +20,7 @@ from tfm.tui.widgets.cells import JOINER, Cells, Row, Span, cells_of, changed, f
 
 if TYPE_CHECKING:
     from tfm.tui.app import TfmApp
+    from tfm.tui.keys_file import Keys
 
 
 def name_box(box: Widget, *, title: str | None = None, subtitle: str | None = None) -> None:
@@ -52,6 +53,11 @@ class Lines(Widget):
     def rows(self) -> tuple[Row, ...]:
         """What is on the screen now."""
         return self._rows
+
+    @property
+    def keys_of_now(self) -> Keys:
+        """For rows that name a key."""
+        return cast("TfmApp", self.app).keys
 
     def show(self, rows: Sequence[Sequence[Span]]) -> None:
         self._given = tuple(tuple(row) for row in rows)
