@@ -171,6 +171,9 @@ class TfmApp(App[int]):
         last = threading.Timer(LAST_RESORT, os._exit, (status,))
         last.daemon = True
         last.start()
+        for screen in (screen for stack in self._screen_stacks.values() for screen in stack):
+            if isinstance(screen, ModeScreen):
+                screen.keep()  # now: the orderly way may take longer than there is time
         self.exit(status, return_code=status)
 
     def get_driver_class(self) -> type[Driver]:

@@ -181,8 +181,8 @@ def test_reading_in_the_lab(home: Path, family: str) -> None:
     with walk(home, "--mode", "lab", "--model", f"{family} {NAME}") as terminal:
         terminal.wait_for("tokens ·")
         terminal.press("i")
+        terminal.wait_for("Enter look at it")  # the text takes what is typed
         paste(terminal, " ".join((*MARKUP, *(text for text in STEERING if "\x1b" not in text))))
-        terminal.wait_for("left��")
         terminal.press("enter")
         terminal.wait_for("▸ [b]bold[/b]")  # its first token; a column cuts the longer ones
         terminal.press("down", "down", "n", "T", "end")  # rivals, and what the chain does with them

@@ -59,6 +59,12 @@ class ModeScreen(Screen[None]):
         super()._on_timer_update()
         cast("TfmApp", self.app).pace.painted(time.monotonic() - began)
 
+    def keep(self) -> None:
+        """The app is about to end: save what would be lost."""
+
+    def on_unmount(self) -> None:
+        self.keep()
+
     def refresh_status(self) -> None:
         """The engine or the model changed."""
         if self.is_mounted:

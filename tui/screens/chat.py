@@ -213,7 +213,7 @@ class ChatScreen(ChatBook):
         self.set_focus(self.transcript if self.message.has_focus else self.message)  # now: letters may follow
 
     def action_write(self) -> None:
-        self.message.focus()
+        self.set_focus(self.message)
 
 
 _ENDED = (

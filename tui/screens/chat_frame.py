@@ -82,7 +82,7 @@ class ChatFrame(KeptScreen):
             self._complain(damaged)
         self.use(latest or Conversation())
 
-    def on_unmount(self) -> None:
+    def keep(self) -> None:
         """The app ends, perhaps in the middle of a reply: what is there is kept."""
         if self.writing is not None and self.running:
             self.writing.close()
@@ -199,7 +199,7 @@ class ChatFrame(KeptScreen):
         if token is None:
             panel.title("token", told)
             old = number != TOP and self.talk.turns[number].role == "assistant"
-            panel.token(None, _BEFORE if old else "Each token's rivals show here: Tab, then ← →.")
+            panel.token(None, _BEFORE if old else self.told(_RIVALS))
             return
         place = f"token {token.position + 1} of {len(self.talk.turns[number].tokens)}"
         panel.title(f"{place} · log p {token.logprob:.2f} · entropy {token.entropy:.1f}", told)
@@ -289,6 +289,7 @@ class ChatFrame(KeptScreen):
         return ["chat.write", *turn_ids], {"turns.take1": "…9 take"}
 
 
+_RIVALS = "Each token's rivals show here: {chat.turns}, then {tokens.previous} {tokens.next}."
 _BEFORE = "This reply was written in an earlier session: the rivals of its tokens are not kept."
 _WARMTH = ("temperature.lower", "temperature.raise")
 _VERSION = ("chat.older_version", "chat.newer_version")

@@ -78,7 +78,7 @@ class FillScreen(KnobScreen):
         self._show()
         self._ask()
 
-    def on_unmount(self) -> None:
+    def keep(self) -> None:
         self.keeper.save_now()
 
     # ------------------------------------------------------------------ kept
@@ -372,13 +372,13 @@ class FillScreen(KnobScreen):
         if self._drawing:
             self.workers.cancel_group(self, "ask")
         elif self.typing:
-            self.filled.focus()
+            self.set_focus(self.filled)
 
     def action_switch_focus(self) -> None:
         self.set_focus(self.filled if self.source.has_focus else self.source)  # now: letters may follow
 
     def action_write(self) -> None:
-        self.source.focus()
+        self.set_focus(self.source)  # now: text may follow
 
     def action_copy(self) -> None:
         clipboard.copy(self.app, self.gaps.text, "the filled text")

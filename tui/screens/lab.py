@@ -266,16 +266,16 @@ class LabScreen(KnobScreen):
 
     def action_escape(self) -> None:
         if self.typing:
-            self.table.focus()
+            self.set_focus(self.table)
 
     def action_switch_focus(self) -> None:
         stops: list[Widget] = [self.given, self.looked, self.table]
         order = [stop for stop in stops if stop.display]
         at = next((number for number, stop in enumerate(order) if stop.has_focus), -1)
-        order[(at + 1) % len(order)].focus()
+        self.set_focus(order[(at + 1) % len(order)])
 
     def action_write(self) -> None:
-        self.looked.focus()
+        self.set_focus(self.looked)  # now: text may follow
 
     def action_copy(self) -> None:
         if self.reading is None:

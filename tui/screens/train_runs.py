@@ -81,7 +81,7 @@ class RunsRoom(VerticalScroll, can_focus=True):
             names = [run.run for run in runs.runs]
             runs.chosen = names.index(chosen) if chosen in names else 0
             runs.marked = tuple(name for name in runs.marked if name in names)
-            runs.message = "No run yet. Press n to start one from a config file."
+            runs.message = mode.told("No run yet. Press {train.new} to start one from a config file.")
         runs.repaint()
         mode.refresh_keys()
 

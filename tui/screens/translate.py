@@ -78,7 +78,7 @@ class TranslateScreen(KeptScreen):
         self.set_interval(SAVE_EVERY, self.keeper.keep_up)
         self.call_after_refresh(self._reopen)  # the first paint waits for no file
 
-    def on_unmount(self) -> None:
+    def keep(self) -> None:
         """The app ends, perhaps in the middle of a translation: what is there is kept."""
         if self.exchange is not None and self.running:
             self.exchange.cancelled = True
@@ -223,7 +223,8 @@ class TranslateScreen(KeptScreen):
         before = self.exchange
         self.exchange = Exchange(text, self.panel.decoding)
         if before is not None and before.ended and _same(before, self.exchange):
-            self.notify(_SAME if before.decoding.method == "sample" else _SAME_BEAM, markup=False)
+            same = _SAME if before.decoding.method == "sample" else _SAME_BEAM
+            self.notify(self.told(same), markup=False)
         self._generate(self.exchange)
 
     @work(exclusive=True, group="generate")
@@ -300,7 +301,7 @@ class TranslateScreen(KeptScreen):
         panel = self.query_one(TokenPanel)
         if exchange is None or (self.running and not exchange.n_tokens):
             panel.title("token")
-            panel.token(None, "Each token's rivals and their probabilities show here: Tab, then ← →.")
+            panel.token(None, self.told(_RIVALS))
             return
         selected = self.target.selected
         token = exchange.tokens[selected[0]][selected[1]] if selected else exchange.newest
@@ -376,7 +377,7 @@ class TranslateScreen(KeptScreen):
         self.source.focus()
 
     def action_edit(self) -> None:
-        self.source.focus()
+        self.set_focus(self.source)  # now: text may follow
 
     def action_switch_focus(self) -> None:
         self.set_focus(self.target if self.source.has_focus else self.source)  # now: letters may follow
@@ -438,8 +439,18 @@ _LANGUAGES = {
     "ko": "Korean", "ja": "Japanese", "zh": "Chinese", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese",
 }  # fmt: skip
 _WARMTH = ("temperature.lower", "temperature.raise")
-_SAME = "The same text, settings and seed make the same translation: s for another seed, T for more heat."
-_SAME_BEAM = "Beam search makes the same translation every time: d for sampling, W for a wider beam."
+_RIVALS = (
+    "Each token's rivals and their probabilities show here: {translate.tokens}, then {tokens.previous} "
+    "{tokens.next}."
+)
+_SAME = (
+    "The same text, settings and seed make the same translation: {sampling.seed} for another seed, "
+    "{temperature.raise} for more heat."
+)
+_SAME_BEAM = (
+    "Beam search makes the same translation every time: {sampling.decode} for sampling, {beam.wider} for a "
+    "wider beam."
+)
 
 
 def _same(before: Exchange, now: Exchange) -> bool:

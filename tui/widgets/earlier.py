@@ -17,7 +17,8 @@ class Earlier(Lines):
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         if not self.history:
-            return [(("Your texts stay here: ^↑ ^↓", "faint"),)]
+            hint = "Your texts stay here: {translate.older} {translate.newer}"
+            return [((self.keys_of_now.told(hint), "faint"),)]
         rows: list[Row] = []
         newest_first = list(reversed(self.history))
         at = newest_first.index(self.shown) if self.shown in newest_first else 0
