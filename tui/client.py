@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LOCAL_ENGINE = (sys.executable, "-m", "tfm.tui.cli", "engine")
 BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries to reach a lost box; the last one stays
 RESTART_AFTER = 2.0  # seconds before an engine that was lost is started again without being asked for
+LAST_WORDS = 0.5  # seconds; whoever it leaves behind may hold its stderr open for longer
 _READ = 1 << 16
 _LAST = (protocol.Done, protocol.Error, protocol.Welcome)  # nothing more comes with their id
 Answer = TypeVar("Answer", bound=protocol.Event)
@@ -223,8 +224,7 @@ class EngineClient:
                 self._on_change("lost")
                 raise EngineLost(f"Cannot start the engine ({self.command[0]}: {error.strerror}).") from None
             self._process = process
-            self._spawn(self._read(process))
-            self._spawn(self._collect_log(process))
+            self._spawn(self._read(process, self._spawn(self._collect_log(process))))
             try:
                 async for event in await self._send(protocol.Hello(id=0)):
                     assert isinstance(event, protocol.Welcome)
@@ -277,8 +277,9 @@ class EngineClient:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Hand every event to its stream; at the end of the output, tell all of them."""
+    async def _read(self, process: asyncio.subprocess.Process, log: asyncio.Task[None]) -> None:
+        """Hand every event to its stream; at the end of the output, tell all of them, once its last words
+        are in the log too."""
         assert process.stdout is not None
         rest = b""
         allowance = Allowance(READING)
@@ -289,6 +290,7 @@ class EngineClient:
                 self._deliver(line)
             await allowance.pay(time.monotonic() - began)
         await process.wait()
+        await asyncio.wait((log,), timeout=LAST_WORDS)
         lost, self._streams = self._streams, {}
         greeted = self.welcome is not None
         problem = self._obituary(process.returncode, greeted=greeted)

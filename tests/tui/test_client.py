@@ -124,3 +124,12 @@ async def test_the_engine_ends_with_the_client(client: EngineClient) -> None:
     await client.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_the_last_words_are_waited_for() -> None:
+    """ssh's own reason may be read after its end; a sentence without it would say nothing."""
+    late = "(sleep 0.1; echo Connection refused >&2) >/dev/null & exit 3"
+    client = EngineClient(("sh", "-c", late))
+    with pytest.raises(EngineLost, match=r"status 3.*Its last words: Connection refused"):
+        await client.start()
+    await client.close()
