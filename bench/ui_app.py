@@ -22,6 +22,7 @@ from tfm.tui.screens.translate import TranslateScreen
 
 def main() -> int:
     app = TfmApp(tuple(sys.argv[1:]) or LOCAL_ENGINE, model=os.environ.get("BENCH_MODEL") or None)
+    app.remember(msgspec.structs.replace(app.settings, welcomed=True))  # by somebody who has used it before
     banned = tuple(int(token) for token in os.environ.get("BENCH_BANNED", "").split(",") if token)
 
     def set_up() -> None:

@@ -33,6 +33,10 @@ _ATTRIBUTES = {
     "bold": "1", "dim": "2", "italic": "3", "underline": "4", "blink": "5", "blink2": "6", "reverse": "7",
     "conceal": "8", "strike": "9", "underline2": "21", "frame": "51", "encircle": "52", "overline": "53",
 }  # fmt: skip
+_OFF = {
+    "1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "6": "25", "7": "27", "8": "28", "9": "29",
+    "21": "24", "51": "54", "52": "54", "53": "55",
+}  # fmt: skip
 _SEEN_ON_BLANKS = frozenset(("4", "7", "9", "21", "51", "52", "53"))
 _doubtful = re.compile(
     "[\u200d\ufe0e\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff]|[\U0001f000-\U0001ffff]|"
@@ -124,11 +128,8 @@ class Shown:
 
     def _change_pen(self, pen: Pen, out: list[str]) -> None:
         if self._pen is None or not _same(pen, self._pen):
-            out.append(_change(self._pen, pen))
-            text = pen.text or (
-                self._pen.text if self._pen and self._pen.attributes <= pen.attributes else "39"
-            )
-            self._pen = Pen(text, pen.ground, pen.attributes)
+            codes, self._pen = _change(self._pen, pen)
+            out.append(codes)
 
 
 class TightUpdate(CompositorUpdate):
@@ -198,14 +199,25 @@ def _same(one: Pen, other: Pen | None) -> bool:
 
 
 @lru_cache(4096)
-def _change(old: Pen | None, new: Pen) -> str:
-    codes: list[str] = []
-    if old is None or not old.attributes <= new.attributes:
-        codes.append("")  # as 0, a reset
-        old = Pen("39", "49", frozenset())
+def _change(old: Pen | None, new: Pen) -> tuple[str, Pen]:
+    """The shortest codes that turn a pen into another, and what it is then: its text colour stays where the
+    other's does not show."""
+    plain = Pen("39", "49", frozenset())
+    ways = [_turn("0", plain, new)]
+    if old is not None:
+        off = {_OFF[code] for code in old.attributes - new.attributes}
+        kept = frozenset(code for code in old.attributes & new.attributes if _OFF[code] not in off)
+        ways.append(_turn(";".join(sorted(off)), old._replace(attributes=kept), new))
+    return min(ways, key=lambda way: len(way[0]))
+
+
+def _turn(first: str, old: Pen, new: Pen) -> tuple[str, Pen]:
+    codes = [*first.split(";")] if first else []
     codes += sorted(new.attributes - old.attributes)
     codes += [new.text] * (new.text not in ("", old.text)) + [new.ground] * (new.ground != old.ground)
-    return f"\x1b[{';'.join(codes)}m"
+    if codes[0] == "0":
+        codes[0] = ""  # which is short for it
+    return f"\x1b[{';'.join(codes)}m", Pen(new.text or old.text, new.ground, new.attributes)
 
 
 def _at(y: int, x: int) -> str:

@@ -22,7 +22,8 @@ CONSOLE = Console(color_system="truecolor", force_terminal=True)
 STYLES = [
     Style.parse(text)
     for text in ("white on black", "red on black", "bold red on black", "underline white on black",
-                 "white on blue", "reverse white on black", "not bold white on black")
+                 "white on blue", "reverse white on black", "not bold white on black",
+                 "bold strike red on black", "strike red on black", "bold italic white on blue")
 ]  # fmt: skip
 PLAIN = st.sampled_from([*"ab x ", "界", "한", "é", "e\u0301", "│"])
 DOUBTFUL = ["👩‍👧", "🇩🇪", "👍🏽", "❤️", "🇩", "1️⃣", "\u1112\u1161\u11ab", "\u0915\u093f"]
@@ -177,3 +178,10 @@ def test_colours_are_those_that_the_terminal_has(system: str) -> None:
     assert isinstance(tight, TightUpdate)
     sent = tight.render_segments(console)
     assert {"standard": "31;44", "256": "38;5;", "truecolor": "38;2;255;0;0"}[system] in sent
+
+
+def test_an_attribute_that_ends_takes_no_colour_along() -> None:
+    text = [Segment("Ein", Style.parse("bold strike #ff0000 on #0000ff"))]
+    text += [Segment("Mann".ljust(COLUMNS - 3), Style.parse("strike #ff0000 on #0000ff"))]
+    sent = render(Shown(), whole([Strip(text)] * ROWS))
+    assert "Ein\x1b[22mMann" in sent

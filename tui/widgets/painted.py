@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MARGIN = 1  # columns to the left of the text, where marks stand
 MARK = "◆"  # here something about how the text is written changed
 LEAP = 4  # one part in so many of the window is scrolled at once while text grows
+LEAP_ROWS = 5  # or so many rows of a low window, but no more than half of it
 
 
 class PaintedRows(ScrollView):
@@ -112,7 +113,7 @@ class PaintedRows(ScrollView):
         self._touched = False
         self._painted = time.monotonic()
         height = self.scrollable_content_region.height
-        if self.scroll_offset.y > max(0, self.n_rows - height + max(1, height // LEAP)):
+        if self.scroll_offset.y > max(0, self.n_rows - height + _leap_rows(height)):
             self.show_end()  # the text became shorter, and what was in sight is past its end
         self._set_height(max(self.n_rows, height, self.scroll_offset.y + height if self._following else 0))
         if self._following and self.n_rows > self.scroll_offset.y + height:
@@ -131,7 +132,7 @@ class PaintedRows(ScrollView):
 
     def _leap(self, height: int) -> None:
         """Make room below: a scroll sends the whole window, so it is done for several rows at once."""
-        top = max(0, self.n_rows - height + max(1, height // LEAP))
+        top = max(0, self.n_rows - height + _leap_rows(height))
         self._set_height(top + height)
         self.scroll_to(y=top, animate=False, force=True, immediate=True)
 
@@ -162,3 +163,8 @@ class PaintedRows(ScrollView):
         self._touched = True
         self._paint()
         self.refresh()
+
+
+def _leap_rows(height: int) -> int:
+    """How many empty rows a scroll leaves below the text."""
+    return max(1, height // LEAP, min(height // 2, LEAP_ROWS))
