@@ -202,21 +202,18 @@ def _same(one: Pen, other: Pen | None) -> bool:
 def _change(old: Pen | None, new: Pen) -> tuple[str, Pen]:
     """The shortest codes that turn a pen into another, and what it is then: its text colour stays where the
     other's does not show."""
-    plain = Pen("39", "49", frozenset())
-    ways = [_turn("0", plain, new)]
+    ways = [_turn([""], Pen("39", "49", frozenset()), new)]  # "" as 0, a reset
     if old is not None:
         off = {_OFF[code] for code in old.attributes - new.attributes}
         kept = frozenset(code for code in old.attributes & new.attributes if _OFF[code] not in off)
-        ways.append(_turn(";".join(sorted(off)), old._replace(attributes=kept), new))
+        ways.append(_turn(sorted(off), old._replace(attributes=kept), new))
     return min(ways, key=lambda way: len(way[0]))
 
 
-def _turn(first: str, old: Pen, new: Pen) -> tuple[str, Pen]:
-    codes = [*first.split(";")] if first else []
-    codes += sorted(new.attributes - old.attributes)
+def _turn(first: list[str], old: Pen, new: Pen) -> tuple[str, Pen]:
+    """The codes that come first and make the pen the old one, and what makes that the new one."""
+    codes = first + sorted(new.attributes - old.attributes)
     codes += [new.text] * (new.text not in ("", old.text)) + [new.ground] * (new.ground != old.ground)
-    if codes[0] == "0":
-        codes[0] = ""  # which is short for it
     return f"\x1b[{';'.join(codes)}m", Pen(new.text or old.text, new.ground, new.attributes)
 
 

@@ -47,11 +47,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         variables = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONUTF8": "1"}
-        for name in (
-            "NO_COLOR",
-            "COLUMNS",
-            "LINES",
-        ):  # the last two are set for workers, and outrank the terminal
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):  # sizes are set for workers, and outrank the terminal
             variables.pop(name, None)
         self.modes_before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
