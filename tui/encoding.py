@@ -8,11 +8,13 @@ while a piece is encoded: fifty thousand tokens in one piece would stop the scre
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 PIECE = 256  # items encoded at once
+_HOLE = msgspec.Raw(b"\0")  # where the JSON of a field goes; in a string this byte is written in another way
 
 T = TypeVar("T")
 
@@ -30,18 +32,31 @@ def snapshot(value: T) -> T:
     return copied
 
 
-def encoded(value: Any) -> bytes:
-    """JSON of a snapshot, which is used up. Lists begin a new line now and then."""
+def pieces(value: Any) -> Iterator[bytes]:
+    """JSON of a snapshot, which is used up, in pieces to be written one after the other: none of them is so
+    long that making it could be felt. Lists begin a new line now and then."""
     if isinstance(value, list):
+        yield b"["
         if _holds_growing(value):
-            return b"[" + b",\n".join(map(encoded, value)) + b"]"
-        pieces = [value[at : at + PIECE] for at in range(0, len(value), PIECE)]
-        return b"[" + b",\n".join(msgspec.json.encode(piece)[1:-1] for piece in pieces) + b"]"
+            for number, item in enumerate(value):
+                yield b",\n" if number else b""
+                yield from pieces(item)
+        else:
+            for at in range(0, len(value), PIECE):
+                yield (b",\n" if at else b"") + msgspec.json.encode(value[at : at + PIECE])[1:-1]
+        yield b"]"
+        return
+    fields: list[Any] = []
     if isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             if _grows(field := getattr(value, name)) and field != []:
-                setattr(value, name, msgspec.Raw(encoded(field)))
-    return msgspec.json.encode(value)
+                fields.append(field)
+                setattr(value, name, _HOLE)
+    first, *others = msgspec.json.encode(value).split(bytes(_HOLE))
+    yield first
+    for field, after in zip(fields, others, strict=True):
+        yield from pieces(field)
+        yield after
 
 
 def _grows(value: object) -> bool:

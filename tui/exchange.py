@@ -43,6 +43,7 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
             self.cancelled = True  # the app ended before the translation did
         self.rate = 0.0
         self._n_tokens = sum(len(line) for line in self.tokens)
+        self._logprob = sum(token.logprob for line in self.tokens for token in line)
         self._first = self._last = 0.0
 
     def forget_rivals(self) -> None:
@@ -94,6 +95,7 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
                 place = self._asked[event.lane]
                 self.tokens[place].append(event)
                 self._n_tokens += 1
+                self._logprob += event.logprob
                 self._last = time.monotonic()
                 self._first = self._first or self._last
                 if self._last > self._first:
@@ -121,7 +123,7 @@ class Exchange(msgspec.Struct, dict=True, eq=False, omit_defaults=True):
     def logprob(self) -> float:
         """Of everything that was made, in nats."""
         if any(self.tokens):
-            return sum(token.logprob for line in self.tokens for token in line)
+            return self._logprob
         return sum(done.logprob for done in self.done if done)
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ import msgspec
 
 from tfm.core.catalog import checkpoint_home
 from tfm.train.files import write_atomically
-from tfm.tui.encoding import encoded, snapshot
+from tfm.tui.encoding import pieces, snapshot
 
 MAX_BYTES = 64 << 20  # of a file that is opened
 LISTED = 200  # works that a list shows
@@ -95,7 +96,7 @@ class Store(Generic[W]):
         image.key = work.key
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.path(work.key)
-        write_atomically(path, encoded(image) + b"\n")
+        write_atomically(path, chain(pieces(image), [b"\n"]))
         self._written[work.key] = path.stat().st_mtime_ns
 
     def open(self, key: str) -> W:

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tfm.core.engine import protocol
 from tfm.tui.conversation import Conversation, Turn
-from tfm.tui.encoding import PIECE, encoded, snapshot
+from tfm.tui.encoding import PIECE, pieces, snapshot
 from tfm.tui.exchange import Exchange
 from tfm.tui.notebook import Notebook
 from tfm.tui.widgets.sampling_panel import Decoding
 
-PIECES = st.text(max_size=5)
+PIECES = st.text(max_size=5)  # the byte 0 among them
 
 
 def token(number: int, piece: str) -> protocol.Token:
@@ -22,6 +22,10 @@ def token(number: int, piece: str) -> protocol.Token:
         id=1, lane=0, position=number, token=number, piece=piece, logprob=-0.5, entropy=1.0, probability=0.5,
         top=(rival,),
     )  # fmt: skip
+
+
+def encoded(value: object) -> bytes:
+    return b"".join(pieces(value))
 
 
 def notebook(texts: list[list[list[str]]]) -> Notebook:
