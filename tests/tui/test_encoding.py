@@ -33,8 +33,8 @@ def notebook(texts: list[list[list[str]]]) -> Notebook:
     work = Notebook(key="here", name="a name", draft="not yet")
     for lines in texts:
         exchange = Exchange("\n".join(f"line {n}" for n in range(len(lines))), Decoding())
-        for place, pieces in enumerate(lines):
-            exchange.tokens[place] += [token(number, piece) for number, piece in enumerate(pieces)]
+        for place, texts_of in enumerate(lines):
+            exchange.tokens[place] += [token(number, piece) for number, piece in enumerate(texts_of)]
         work.add(exchange)
     return work
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
-from textual.screen import Screen
+from textual.screen import UPDATE_PERIOD, Screen
+from textual.timer import Timer
 from textual.widget import Widget
 
 from tfm.tui import keymap, status
+from tfm.tui.frame_timer import FrameTimer
 from tfm.tui.widgets.bars import FirstHint, Header, KeyLine
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class ModeScreen(Screen[None]):
     """A mode: subclasses give the body and say which keys matter now."""
 
     MODE: ClassVar[str]
+    _frames: FrameTimer | None = None
 
     def compose(self) -> ComposeResult:
         yield Header(self.MODE)
@@ -52,6 +55,16 @@ class ModeScreen(Screen[None]):
     def typing(self) -> bool:
         """Do letters go into a text now?"""
         return self.focused is not None and self.focused.check_consume_key("a", "a")
+
+    @property
+    def _update_timer(self) -> Timer:
+        if self._frames is None:
+            self._frames = FrameTimer(
+                self, UPDATE_PERIOD, name="frames", callback=self._on_timer_update, pause=True
+            )
+            self._frames._start()
+            self._timers.add(self._frames)
+        return self._frames
 
     def _on_timer_update(self) -> None:
         """A frame: composed, reduced to what changed and handed to the terminal."""
