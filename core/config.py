@@ -168,9 +168,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "encoder-only": (True, False),
         }
         if (has_encoder, has_decoder) != wanted[self.family]:
+            encoder, decoder = ("of at least 1" if needed else "of 0" for needed in wanted[self.family])
             raise ValueError(
-                f"{self.family} does not fit n_encoder_layers={self.n_encoder_layers} "
-                f"and n_decoder_layers={self.n_decoder_layers}"
+                f"{self.family} needs n_encoder_layers {encoder} and n_decoder_layers {decoder}, "
+                f"not {self.n_encoder_layers} and {self.n_decoder_layers}"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")

@@ -257,3 +257,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError("data needs train: a text, JSONL or dialogue file")
     elif config.objective == "masked-lm" and not (data.train or data.train_source):
         raise ValueError("data needs train: a file of one sentence a line")
+    if not loop.init_from:  # else the shape is that of the weights
+        try:
+            config.model_config(data.vocab_size, {"pad_id": 0})
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from None

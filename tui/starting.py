@@ -7,6 +7,25 @@ import shlex
 from tfm.core.engine import protocol
 
 USAGE = "mine.toml loop.max_steps=500 --nproc 2"
+EXAMPLE = """\
+# mine.toml: to translate, from pairs.tsv with a pair a line: source, TAB, target
+name = "mine"
+
+[data]
+train = "pairs.tsv"
+format = "tsv"
+valid_fraction = 0.05
+vocab_size = 3000
+
+[model]
+d_model = 128
+n_encoder_layers = 3
+n_decoder_layers = 3
+
+[loop]
+max_steps = 3000
+"""
+"""A config of somebody's first run, to show where there is none yet."""
 
 
 def run_start(text: str) -> protocol.RunStart:

@@ -1,4 +1,5 @@
-"""SteadyDriver: Textual's terminal driver, for a process that is stopped and continued in every way.
+"""SteadyDriver: Textual's terminal driver, for a process that is stopped and continued in every way, and
+whose errors may go elsewhere.
 
 Textual prepares for ^Z alone: on any other SIGCONT (after ``kill -STOP``, or from a service manager that
 sends one along with SIGTERM) it sets the terminal up a second time, takes its own settings for those that
@@ -7,12 +8,17 @@ were found, and reads the keys twice.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from textual.drivers.linux_driver import LinuxDriver
 
 
 class SteadyDriver(LinuxDriver):
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._file = sys.__stdout__  # Textual draws on stderr, and so into the file of `tfm-tui 2>log`
+
     def _sigcont_application(self, *_: Any) -> None:
         if not self._auto_restart:  # another program has the terminal, and gives it back itself
             return

@@ -164,7 +164,10 @@ def test_assemble_names_what_is_wrong() -> None:
     [
         ({"d_model": 30}, "d_model .30. must be a multiple of n_heads .4."),
         ({"n_kv_heads": 3}, "n_heads .4. must be a multiple of n_kv_heads .3."),
-        ({"n_encoder_layers": 0}, "encoder-decoder does not fit"),
+        (
+            {"n_encoder_layers": 0},
+            "encoder-decoder needs n_encoder_layers of at least 1 and n_decoder_layers of at",
+        ),
         ({"dropout": 1.0}, "dropout must lie in"),
         ({"eos_id": 61}, "eos_id must lie in"),
         ({"d_model": "wide"}, "d_model"),

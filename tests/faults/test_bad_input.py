@@ -109,6 +109,8 @@ CASES = [
     Case("wrong type by --set", [*TRAIN, "--set", "loop.max_steps=many"], ["max_steps"]),
     Case("--set without a value", [*TRAIN, "--set", "loop.max_steps"], ["section.key=value"]),
     Case("sizes that do not fit", [*TRAIN, "--set", "model.n_heads=3"], ["n_heads"]),
+    Case("no layers", [*TRAIN, "--set", "model.n_decoder_layers=0"],
+         ["tiny.toml: model", "n_decoder_layers of at"]),
     Case("corpus missing", TRAIN, ["data.train_source", "pairs.en"], without("pairs.en")),
     Case("corpora of unequal length", TRAIN, ["pairs.en has 25 lines", "pairs.de has 2"],
          write("pairs.de", "a\nb\n")),

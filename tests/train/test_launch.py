@@ -81,7 +81,7 @@ def test_a_resolved_config_can_be_read_from_anywhere(config: Path, tmp_path: Pat
 @given(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.floats(1e-12, 1.0),
-    st.none() | st.integers(1, 9),
+    st.sampled_from([None, 1, 2, 4]),
     st.booleans(),
 )
 def test_any_config_survives_its_toml(text: str, rate: float, n_kv_heads: int | None, flag: bool) -> None:
@@ -90,7 +90,11 @@ def test_any_config_survives_its_toml(text: str, rate: float, n_kv_heads: int | 
     raw = {
         "name": "x",
         "data": {"train_source": "a" + text, "train_target": text + "b", "lowercase": flag},
-        "model": {"n_kv_heads": n_kv_heads} if n_kv_heads else {},
+        "model": {
+            "n_encoder_layers": 1,
+            "n_decoder_layers": 1,
+            **({"n_kv_heads": n_kv_heads} if n_kv_heads else {}),
+        },
         "optim": {"learning_rate": rate},
         "loop": {"samples": [text, ""]},
     }

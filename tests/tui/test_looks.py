@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.translate import TranslateScreen
 
 from .driving import NO_ENGINE, driven, painted, until
-from .terminal import Terminal
+from .terminal import APP, Terminal
 
 COLOUR = re.compile(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
 MANY = re.compile(rb"\x1b\[[0-9;]*[34]8;[25];")  # 256 colours, or all of them
@@ -121,6 +122,16 @@ async def test_the_first_run_hint_goes_for_good(way: str, tmp_path: Path) -> Non
     async with again.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "^P commands" in painted(again), "the keys")
         assert "New here?" not in painted(again)
+
+
+def test_errors_may_go_to_a_file(tmp_path: Path) -> None:
+    """`tfm-tui 2>log` is an app on the screen and a log without its drawing."""
+    log = tmp_path / "log"
+    with Terminal(("sh", "-c", f"exec {shlex.join(APP)} 2>{shlex.quote(str(log))}")) as terminal:
+        terminal.wait_for("German")
+        terminal.press("ctrl+q")
+        assert terminal.wait_to_end() == 0
+    assert log.read_bytes() == b""
 
 
 def test_no_color_sends_no_colour(tmp_path: Path) -> None:

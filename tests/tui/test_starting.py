@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tfm.core.engine import protocol
-from tfm.tui.starting import USAGE, run_start
+from tfm.train.config import load_config
+from tfm.tui.starting import EXAMPLE, USAGE, run_start
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,9 @@ def test_the_words_of_the_command(text: str, config: str, overrides: dict[str, s
 def test_what_cannot_be_is_one_sentence(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         run_start(text)
+
+
+def test_the_example_is_a_config(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(EXAMPLE)
+    config = load_config(tmp_path / "mine.toml")
+    assert (config.name, config.data.train, config.data.format) == ("mine", "pairs.tsv", "tsv")

@@ -209,7 +209,7 @@ async def test_a_run_that_is_not_there_and_a_config_that_is_wrong_are_sentences(
         await see(pilot, "no run")
         await pilot.press("escape")
         await until(pilot, lambda: screen.record is None, "the list")
-        await see(pilot, "No run yet")
+        await see(pilot, "No run yet", 'train = "pairs.tsv"')
         await pilot.press("n")
         await until(pilot, lambda: isinstance(pilot.app.screen, Prompt), "the prompt")
         home.mkdir(exist_ok=True)

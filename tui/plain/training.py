@@ -13,7 +13,7 @@ from tfm.tui.plain.commands import command
 from tfm.tui.plain.part import Part
 from tfm.tui.run_lines import Printer
 from tfm.tui.run_record import RunRecord
-from tfm.tui.starting import run_start
+from tfm.tui.starting import EXAMPLE, run_start
 
 if TYPE_CHECKING:
     from tfm.tui.plain.dialogue import Dialogue
@@ -37,7 +37,9 @@ class Training(Part):
             best = "".join(f", {name} {value:.4g}" for name, value in run.best.items())
             self.speaker.say(f"{run.run}: {run.state}, step {run.step:,} of {run.total_steps:,}{best}")
         if not listed:
-            self.speaker.note("No run yet: /start CONFIG begins one.")
+            self.speaker.note("No run yet: /start CONFIG begins one. A config can be as small as this:")
+            for line in EXAMPLE.splitlines():
+                self.speaker.note(line)
 
     @command(
         "start", arguments="CONFIG [NAME=VALUE ...] [--nproc N]",

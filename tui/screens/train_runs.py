@@ -18,7 +18,7 @@ from tfm.tui import keymap
 from tfm.tui.client import EngineProblem
 from tfm.tui.curves import MOST_RUNS
 from tfm.tui.screens.prompt import Prompt
-from tfm.tui.starting import USAGE, run_start
+from tfm.tui.starting import EXAMPLE, USAGE, run_start
 from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.run_list import RunList
 
@@ -75,13 +75,14 @@ class RunsRoom(VerticalScroll, can_focus=True):
         try:
             answer = await mode.session.client.ask(protocol.RunsList(id=0), protocol.RunsListed)
         except EngineProblem as problem:
-            runs.message = str(problem)
+            runs.message, runs.example = str(problem), ""
         else:
             runs.runs = tuple(sorted(answer.runs, key=lambda run: -run.started))
             names = [run.run for run in runs.runs]
             runs.chosen = names.index(chosen) if chosen in names else 0
             runs.marked = tuple(name for name in runs.marked if name in names)
-            runs.message = mode.told("No run yet. Press {train.new} to start one from a config file.")
+            runs.message = mode.told("No run yet. {train.new} starts one from a config file, such as this:")
+            runs.example = EXAMPLE
         runs.repaint()
         mode.refresh_keys()
 

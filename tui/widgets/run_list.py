@@ -17,10 +17,12 @@ class RunList(Lines):
     chosen = 0
     marked: tuple[str, ...] = ()  # in the order in which they were marked
     message = "Looking for runs …"
+    example = ""  # a config, shown below the message
 
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         if not self.runs:
-            return [((self.message, "dim"),)]
+            lines = ["", *self.example.splitlines()] if self.example else []
+            return [((self.message, "dim"),), *([("    ", ""), (line, _look(line))] for line in lines)]
         name = max(18, *(len(run.run) for run in self.runs)) + 2
         head: Row = ((f"    {'run':<{name}}{'state':<10}{'step':>16}  best", "faint"),)
         rows = [spread(head, (("started ", "faint"),), columns)]
@@ -42,6 +44,11 @@ class RunList(Lines):
             (best, ""),
         )
         return spread(left, ((f"{since} ", "dim"),), columns)
+
+
+def _look(line: str) -> str:
+    """Of a line of TOML."""
+    return "faint" if line.startswith("#") else "dim" if line.startswith("[") else ""
 
 
 def _best(best: dict[str, float]) -> list[tuple[str, float]]:
