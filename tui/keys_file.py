@@ -201,26 +201,30 @@ def _without_conflicts(wanted: dict[str, tuple[str, ...]]) -> tuple[Keys, list[s
 def _clash(keys: Keys, order: list[str]) -> tuple[str, str, str, str] | None:
     """A changed binding, what else has its key, that key, and where; of two changed ones the later."""
     found: list[tuple[str, str, str, str]] = []
-    for place, here in _live_together():
+    for place, inner, outer in _live_together():
         owners: dict[str, str] = {}
-        for id in here:
+        for id in (*inner, *outer):
             for key in keys.of(keymap.ALL[id]).key.split(","):
                 key = _normal(key)
                 other = owners.setdefault(key, id)
                 if not key or other == id or {other, id}.isdisjoint(order) or _share(other, id, key):
                     continue
+                if other in inner and id in outer and any(_share(id, one, key) for one in inner):
+                    continue  # the widget covers this key of the screen as it comes, whatever it does there
                 everywhere = {other, id} <= {b.id for b in keymap.APP}
                 later, first = (id, other) if _rank(order, id) > _rank(order, other) else (other, id)
                 found.append((later, first, key, "every mode" if everywhere else place))
     return max(found, key=lambda clash: _rank(order, clash[0]), default=None)
 
 
-def _live_together() -> Iterator[tuple[str, list[str]]]:
-    """Ids of bindings that can be pressed at the same time, and where that is."""
+def _live_together() -> Iterator[tuple[str, list[str], list[str]]]:
+    """Bindings that can be pressed at the same time: where that is, the ids of a widget's own, and those of
+    the screen and the app around it."""
     for place in keymap.PLACES:
         for widget in place.widgets or ((),):
             app = () if place.covers else keymap.APP
-            yield place.title, [b.id for b in (*widget, *place.screen, *app) if b.id]
+            around = [b.id for b in (*place.screen, *app) if b.id]
+            yield place.title, [b.id for b in widget if b.id], around
 
 
 def _rank(order: list[str], id: str) -> int:

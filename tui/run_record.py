@@ -93,7 +93,8 @@ class RunRecord:
             case events.RunEnded():
                 self.ended, self.paused = event, False
                 level = "error" if event.reason == "failed" else "info"
-                self.say(event.message or f"{event.reason} at step {event.step:,}", level)
+                why = f": {event.message}" if event.message else f" at step {event.step:,}"
+                self.say(event.reason + why, level)
 
     def _step(self, event: events.Step) -> None:
         self.step = event

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tfm.tui import keymap, remote
+import tfm.tui
+from tfm.tui import keymap
 from tfm.tui.app import TfmApp
-from tfm.tui.keys_file import Keys, groups, normal_key, read_keys, template
-from tfm.tui.screens import chat_view
+from tfm.tui.keys_file import _ID_IN_BRACES, Keys, groups, normal_key, read_keys, template
 from tfm.tui.screens.fill import FillScreen
 from tfm.tui.screens.translate import TranslateScreen
-from tfm.tui.session import TASKS
 
 from .driving import NO_ENGINE, driven, painted, until
 
@@ -91,6 +92,9 @@ def test_swaps_chains_and_other_places_are_no_conflicts(tmp_path: Path) -> None:
     assert not read(tmp_path, '"sampling.seed" = "o"\n"sampling.stages" = "x"\n')[1]
     assert not read(tmp_path, '"train.save" = "t"\n"stages.close" = ["q", "f5"]\n')[1]  # other places
     assert not read(tmp_path, '"translate.edit" = "enter"\n')[1]  # the input's Enter covers it, as before
+    assert not read(tmp_path, '"source.submit" = "alt+enter"\n"source.newline" = "enter"\n')[
+        1
+    ]  # as this does
     # a change that falls takes those along that counted on it
     changed, problems = read(tmp_path, '"sampling.seed" = "o"\n"sampling.stages" = "p"\n')
     assert not changed and len(problems) == 2
@@ -158,10 +162,31 @@ def test_every_id_in_a_sentence_is_that_of_a_binding() -> None:
     keys = Keys({"chat.again": ("f7",), "app.model": ()})
     assert keys.told("{chat.again} or {chat.stop}, {app.model}") == "F7 or Esc, app.model"
     assert keys.told("{no.such} {chat} {} {Chat.again}") == "{no.such} {chat} {} {Chat.again}"
-    texts = [
-        *(text for task in TASKS.values() for text in (task.missing, task.refusal)),
-        *(text for text, _ in chat_view.welcome(None, "no model", (), "")),
-        *(text.format(*"abc", box="box", host="host") for _, _, text in remote._KNOWN),
-    ]
-    named = [id for text in texts for id in re.findall(r"\{(.*?)\}", text)]
-    assert len(named) >= 6 and set(named) <= keymap.ALL.keys()
+    named = [id for text in _strings_of_the_app() for id in _ID_IN_BRACES.findall(text)]
+    assert len(named) >= 60
+    assert set(named) <= keymap.ALL.keys()
+
+
+def _strings_of_the_app() -> Iterator[str]:
+    for path in Path(tfm.tui.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+async def test_dialogs_name_the_keys_of_now(tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text(
+        '"stages.leave_out" = "alt+x"\n"stages.order" = "f11"\n"presets.save" = "f12"\n'
+        '"sessions.new" = "alt+n"\n"source.submit" = "alt+enter"\n"source.newline" = "enter"\n'
+    )
+    app = TfmApp(NO_ENGINE)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "Alt+Enter translate" in painted(app), "the key line", 20)
+        assert "Type a sentence and press Alt+Enter" in painted(app)
+        await pilot.press("tab", "o")
+        await until(pilot, lambda: "Alt+x leave out" in painted(app), "the list of stages", 20)
+        assert "F11 order" in painted(app) and "Space" not in painted(app)
+        await pilot.press("escape", "O")
+        await until(pilot, lambda: "F12 save as" in painted(app), "the presets", 20)
+        await pilot.press("escape", "c")
+        await until(pilot, lambda: "Alt+n new" in painted(app), "the sessions", 20)

@@ -156,7 +156,8 @@ class ChatScreen(ChatBook):
         self.editing = number
         turn = self.talk.turns[number]
         whose = "your turn" if turn.role == "user" else "the reply"
-        name_box(self.message, title=f"Another version of {whose}", subtitle="Enter accept · Esc leave")
+        keys = self.told("{message.send} accept · {chat.stop} leave")
+        name_box(self.message, title=f"Another version of {whose}", subtitle=keys)
         self.fill_in(turn.text)
 
     def _accept_edit(self, number: int, text: str) -> None:

@@ -170,7 +170,7 @@ class ChatFrame(KeptScreen):
         self.transcript.hint([(self.told(sentence), style) for sentence, style in hint])
         if self.editing is None:
             name_box(self.message, title="Message", subtitle="")
-            self.message.placeholder = plain("Write something and press Enter")
+            self.message.placeholder = plain(self.told("Write something and press {message.send}"))
         self.query_one(ChatPanel).tell(chat_view.facts(self.talk, info.max_positions if info else 0))
 
     def show_figures(self) -> None:

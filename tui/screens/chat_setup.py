@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,11 +13,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from tfm.tui.safe_text import plain
-from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.message_input import MessageInput
 
 if TYPE_CHECKING:
-    from tfm.tui.app import TfmApp
+    pass
 
 SEPARATOR = "|"
 _ESCAPE = re.compile(r"\\([n\\])")
@@ -47,7 +47,9 @@ class SetupScreen(ModalScreen[Setup | None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = plain("This chat")
-            dialog.border_subtitle = plain("Enter accept · Tab next · ^J new line · Esc back")
+            dialog.border_subtitle = plain(
+                keys_of(self).told("{message.send} accept · Tab next · {message.newline} new line · Esc back")
+            )
             yield Lines(id="about-system")
             yield MessageInput(
                 self._setup.system, soft_wrap=True, compact=True, show_line_numbers=False, id="system"
@@ -64,7 +66,7 @@ class SetupScreen(ModalScreen[Setup | None]):
         system.move_cursor(system.document.end)
         self._head("about-system", "System prompt", "what the model is told before the first turn")
         self._head("about-stop", "Stop strings", f"end a reply; {SEPARATOR} between them, \\n is a new line")
-        key = cast("TfmApp", self.app).keys.name("chat.continue")
+        key = keys_of(self).name("chat.continue")
         self._head("about-length", "Longest reply", f"in tokens; {key} goes on with one that was cut")
 
     def _head(self, id: str, title: str, about: str) -> None:

@@ -158,7 +158,8 @@ class ModelsFrame(ModeScreen):
         one = self.cards.get(compared.path) if compared is not None else None
         if one is not None and one.info.path != info.path:
             self.page.compare(one, card)
-            name_box(self.page, title=f"{one.info.name} and {info.name}", subtitle="Esc ends comparing")
+            end = self.told("{models.stop} ends comparing")
+            name_box(self.page, title=f"{one.info.name} and {info.name}", subtitle=end)
         else:
             self.page.read(card, self.shelf.verified.get(info.path))
             hint = "choose another one to compare with" if compared is not None else ""

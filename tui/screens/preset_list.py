@@ -21,7 +21,7 @@ from tfm.tui.presets import Found, NameTaken, PresetFolder
 from tfm.tui.safe_text import plain
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.widgets.cells import Row
-from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.lines import Lines, keys_of
 
 _NAME = 16  # columns
 
@@ -88,7 +88,12 @@ class PresetList(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="presets") as dialog:
             dialog.border_title = plain("Presets")
-            dialog.border_subtitle = plain("Enter take · w save as · r rename · x delete · Esc back")
+            dialog.border_subtitle = plain(
+                keys_of(self).told(
+                    "{presets.take} take · {presets.save} save as · {presets.rename} rename · "
+                    "{presets.delete} delete · {presets.close} back"
+                )
+            )
             with VerticalScroll(id="preset-rows", can_focus=False):
                 yield PresetRows()
 

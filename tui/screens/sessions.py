@@ -21,6 +21,7 @@ from tfm.tui.keeper import Keeper
 from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.store import Listed
+from tfm.tui.widgets.lines import keys_of
 
 NEW = ""  # what the screen answers for a new session
 
@@ -71,8 +72,13 @@ class SessionsScreen(ModalScreen[str | None]):
         return Content.styled(here, "$accent") + Content.styled(when, "$quiet") + title + about
 
     def _say(self, sentence: str) -> None:
-        keys = "Enter open · n new · r name · d delete · Esc back" if self._listed else "n new · Esc back"
-        self.query_one(".dialog").border_subtitle = plain(sentence or keys)
+        keys = "{sessions.new} new · {sessions.close} back"
+        if self._listed:
+            keys = (
+                "Enter open · {sessions.new} new · {sessions.rename} name · {sessions.delete} delete · "
+                "{sessions.close} back"
+            )
+        self.query_one(".dialog").border_subtitle = plain(sentence or keys_of(self).told(keys))
 
     @property
     def _chosen(self) -> Listed | None:

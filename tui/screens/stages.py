@@ -18,13 +18,14 @@ from textual.widgets import Input
 
 from tfm.core.sampling.settings import NEUTRAL, ORDERS, RANGES, SamplingSettings
 from tfm.tui import chain, keymap
+from tfm.tui.keys_file import Keys
 from tfm.tui.presets import Found
 from tfm.tui.safe_text import plain
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.token_biases import Resolve, TokenBiases
 from tfm.tui.widgets import knobs
 from tfm.tui.widgets.cells import Row, spread
-from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.sampling_panel import preset_spans
 
 VIEWS = ("everything", "what is on", "what changed")
@@ -209,9 +210,11 @@ class StagesScreen(ModalScreen[None]):
         self.query_one("#chain-head", Lines).show([spread(head, count, columns)])
         foot = self.query_one("#chain-foot", Lines)
         chosen = self.chosen
-        told = _told(settings, self.stages.base, self._base, chosen) if chosen else [(), (), ()]
+        told = (
+            _about(settings, self.stages.base, self._base, chosen, keys_of(self)) if chosen else [(), (), ()]
+        )
         columns = foot.size.width or 70
-        foot.show([(("─" * columns, "line"),), *told, *_keys(columns)])
+        foot.show([(("─" * columns, "line"),), *told, *_keys(columns, keys_of(self))])
 
     # ------------------------------------------------------------------ changing
     def _set(self, settings: SamplingSettings) -> None:
@@ -337,7 +340,9 @@ class StagesScreen(ModalScreen[None]):
         self.call_after_refresh(self._tell)
 
 
-def _told(settings: SamplingSettings, base: SamplingSettings, name: str | None, entry: Entry) -> list[Row]:
+def _about(
+    settings: SamplingSettings, base: SamplingSettings, name: str | None, entry: Entry, keys: Keys
+) -> list[Row]:
     """Three lines about the chosen setting: the rule of its stage, what it is itself, where it stands."""
     stage, field = entry.stage, entry.field
     state = chain.state(settings, stage.name)
@@ -348,7 +353,7 @@ def _told(settings: SamplingSettings, base: SamplingSettings, name: str | None, 
         what += f" · {low:g} to {high:,g}, neutral {getattr(NEUTRAL, field):g}"
     if getattr(settings, field) != getattr(base, field):
         what += f" · {chain.value_text(base, field)} in {name or 'neutral'}"
-    place = "left out: Space takes it in"
+    place = keys.told("left out: {stages.leave_out} takes it in")
     if stage.name in settings.order:
         place = f"{settings.order.index(stage.name) + 1} of {len(settings.order)} here"
     known = ", ".join(f"{order.index(stage.name) + 1} in {name}" for name, order in ORDERS.items())
@@ -363,11 +368,12 @@ def _told(settings: SamplingSettings, base: SamplingSettings, name: str | None, 
     return [rule, ((itself, ""), (what, "dim")), ((where, "dim"),)]
 
 
-def _keys(columns: int) -> list[Row]:
+def _keys(columns: int, of_now: Keys) -> list[Row]:
     """What can be pressed, in as many rows as it takes up to two."""
     rows: list[list[tuple[str, str]]] = [[]]
     used = 0
-    for keys, text in _KEYS:
+    for ids, text in _KEYS:
+        keys = of_now.told(ids)
         entry = f"{keys} {text}"
         if used and used + 3 + len(entry) > columns:
             if len(rows) == 2:
@@ -381,7 +387,9 @@ def _keys(columns: int) -> list[Row]:
 
 
 _KEYS = (
-    ("← →", "turn"), ("Enter", "type"), ("0", "neutral"), ("Space", "leave out"), ("< >", "move"),
-    ("c", "order"), ("v", "view"), ("/", "find"), ("[ ]", "preset"), ("w", "save"), ("Esc", "back"),
-    ("u", "as in the preset"), ("N", "all neutral"),
+    ("{stages.lower} {stages.raise}", "turn"), ("{stages.exact}", "type"), ("{stages.neutral}", "neutral"),
+    ("{stages.leave_out}", "leave out"), ("{stages.earlier} {stages.later}", "move"),
+    ("{stages.order}", "order"), ("{stages.view}", "view"), ("{stages.find}", "find"),
+    ("{stages.preset_previous} {stages.preset_next}", "preset"), ("{stages.save}", "save"),
+    ("{stages.close}", "back"), ("{stages.as_preset}", "as in the preset"), ("{stages.reset}", "all neutral"),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 
 from tfm.tui.safe_text import plain
-from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.message_input import MessageInput
 
 
@@ -28,7 +28,9 @@ class TextPrompt(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = plain(self._title)
-            dialog.border_subtitle = plain("Enter accept · ^J new line · Esc back")
+            dialog.border_subtitle = plain(
+                keys_of(self).told("{message.send} accept · {message.newline} new line · Esc back")
+            )
             yield MessageInput(self._text, soft_wrap=True, compact=True, show_line_numbers=False)
             yield Lines(id="hint")
 

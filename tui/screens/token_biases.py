@@ -22,7 +22,7 @@ from tfm.tui.client import EngineProblem
 from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.widgets.cells import Row
-from tfm.tui.widgets.lines import Lines
+from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.token_panel import visible_piece
 
 Resolve = Callable[[Sequence[str], Sequence[int]], Awaitable[Tokenized]]
@@ -98,7 +98,12 @@ class TokenBiases(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = plain("Logit bias and banned tokens")
-            dialog.border_subtitle = plain("a add · ← → turn · Enter type · b ban · x take out · Esc back")
+            dialog.border_subtitle = plain(
+                keys_of(self).told(
+                    "{biases.add} add · {biases.lower} {biases.raise} turn · {biases.exact} type · "
+                    "{biases.ban} ban · {biases.take_out} take out · {biases.close} back"
+                )
+            )
             yield BiasList()
 
     @property

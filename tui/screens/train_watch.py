@@ -24,7 +24,7 @@ from tfm.tui.safe_text import safe_text
 from tfm.tui.screens.checklist import Checklist
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.train_curves import CurveRoom
-from tfm.tui.widgets.lines import name_box
+from tfm.tui.widgets.lines import keys_of, name_box
 from tfm.tui.widgets.run_panel import Legend, RunFigures, RunHead
 from tfm.tui.widgets.samples import Samples
 
@@ -172,7 +172,8 @@ class WatchRoom(CurveRoom, can_focus=True):
         shown = f"Samples, step {samples.step:,}" if samples.step is not None else "Samples"
         record = self.record
         several = record is not None and len(record.samples) > 1
-        name_box(self.query_one("#samples"), title=shown, subtitle=", older  . newer" if several else "")
+        keys = keys_of(self).told("{train.older} older  {train.newer} newer") if several else ""
+        name_box(self.query_one("#samples"), title=shown, subtitle=keys)
 
     @work(exclusive=True, group="overlay")
     async def action_overlay(self) -> None:

@@ -113,7 +113,8 @@ class TranslateScreen(KeptScreen):
             languages = (_language(info.languages[0]), _language(info.languages[1]))
         name_box(self.source, title=languages[0])
         name_box(self.target, title=languages[1])
-        self.source.placeholder = plain(f"Type {languages[0] if info else 'a sentence'} and press Enter")
+        what = languages[0] if info else "a sentence"
+        self.source.placeholder = plain(f"Type {what} and press {self.told('{source.submit}')}")
         if self.exchange is None:
             if self.session.problem:
                 self.target.placeholder(self.session.problem, "bad")

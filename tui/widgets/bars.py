@@ -68,7 +68,7 @@ class FirstHint(Lines):
         name = self.keys_of_now.name
         first, last = name(f"mode.{keymap.MODES[0].name}"), name(f"mode.{keymap.MODES[-1].name}")
         ways = ((f"{first} to {last}", "modes"), (name("app.help_typing"), "all keys"),
-                (name("app.palette"), "all commands"), ("Enter", "sends"))  # fmt: skip
+                (name("app.palette"), "all commands"), (name("source.submit"), "sends"))  # fmt: skip
         spans: list[Span] = [(" New here? ", "live")]
         for key, what in ways:
             spans += [(" " if len(spans) == 1 else " · ", "dim"), (key, "key"), (f" {what}", "")]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from rich.segment import Segment
+from textual.dom import DOMNode
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
@@ -29,6 +30,11 @@ def name_box(box: Widget, *, title: str | None = None, subtitle: str | None = No
         box.border_title = plain(title)
     if subtitle is not None and box.border_subtitle != plain(subtitle).markup:
         box.border_subtitle = plain(subtitle)
+
+
+def keys_of(node: DOMNode) -> Keys:
+    """The keys of now, for whoever names one."""
+    return cast("TfmApp", node.app).keys
 
 
 def strip_of(widget: Widget, row: Row, columns: int) -> Strip:
@@ -57,7 +63,7 @@ class Lines(Widget):
     @property
     def keys_of_now(self) -> Keys:
         """For rows that name a key."""
-        return cast("TfmApp", self.app).keys
+        return keys_of(self)
 
     def show(self, rows: Sequence[Sequence[Span]]) -> None:
         self._given = tuple(tuple(row) for row in rows)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tfm.tui.curves import View
 from tfm.tui.flops import mfu, model_flops
+from tfm.tui.keys_file import Keys
 from tfm.tui.machine import Machine
 from tfm.tui.run_record import RunRecord, duration, short
 from tfm.tui.widgets.braille import MARKS, PATTERNS, sample
@@ -70,7 +71,12 @@ class RunFigures(Lines):
             return []
         news: Row = ((f" {record.news}", _NEWS_STYLE.get(record.news_level, "dim")),)
         if not record.going_on:
-            return [_outcome(record, columns), _best(record, columns), _what_now(record), news]
+            return [
+                _outcome(record, columns),
+                _best(record, columns),
+                _what_now(record, self.keys_of_now),
+                news,
+            ]
         using = [*self.machine.figures(), *utilisation(record)]
         return [_row(learning(record), columns), _row(using, columns), news]
 
@@ -155,13 +161,19 @@ def _best(record: RunRecord, columns: int) -> Row:
     return _row(found or [("no evaluation", "")], columns)
 
 
-def _what_now(record: RunRecord) -> Row:
+def _what_now(record: RunRecord, keys: Keys) -> Row:
     """The next thing to do with it, in words that can be typed."""
     going = record.state in ("stopped", "failed", "lost")
-    spans: list[Span] = [(" ", ""), ("Space", "key"), (" goes on   ", "dim")] if going else [(" ", "")]
+    spans: list[Span] = [(" ", "")]
+    if going:
+        spans += [(keys.name("train.pause"), "key"), (" goes on   ", "dim")]
     if record.has_checkpoint:
         command = _TALK.get(record.started.objective if record.started else "", "translate")
-        spans += [("c", "key"), (" talks to it   ", "dim"), (f"tfm-tui {command} -m {record.run}", "")]
+        spans += [
+            (keys.name("train.talk"), "key"),
+            (" talks to it   ", "dim"),
+            (f"tfm-tui {command} -m {record.run}", ""),
+        ]
     elif not going:
         spans.append(("it saved nothing", "dim"))
     return tuple(spans)
