@@ -22,8 +22,7 @@ def look(logprob: float | None) -> str:
     return next((style for least, style, _ in STEPS if chance >= least), STEPS[-1][1])
 
 
-LEGEND: Row = (
-    (" sure of it: ", "dim"),
-    *(span for _, style, name in STEPS for span in ((name, style), (" ", ""))),
-    ("v ", "key"),
-)
+def legend(key: str) -> Row:
+    """What the looks mean, and the key that takes them away."""
+    steps = (span for _, style, name in STEPS for span in ((name, style), (" ", "")))
+    return ((" sure of it: ", "dim"), *steps, (f"{key} ", "key"))

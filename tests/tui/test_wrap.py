@@ -52,6 +52,12 @@ def test_token_by_token_is_all_at_once(tokens: list[str], columns: int) -> None:
     for token in tokens:
         growing.append(token)
     assert growing.rows == wrap("".join(tokens), 0, columns)
+    for cut in range(len(tokens) + 1):  # some are there already, the others come by and by
+        other = Paragraph(columns)
+        other.extend(tokens[:cut])
+        for token in tokens[cut:]:
+            other.append(token)
+        assert vars(other) == vars(growing)
 
 
 @given(pieces, st.integers(2, 12))

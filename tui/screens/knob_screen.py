@@ -12,7 +12,7 @@ from textual import work
 
 from tfm.core.engine import protocol
 from tfm.core.sampling.settings import SamplingSettings
-from tfm.tui import chain
+from tfm.tui import chain, keymap
 from tfm.tui.client import Stream
 from tfm.tui.presets import Found, PresetFolder
 from tfm.tui.screens.base import ModeScreen
@@ -64,11 +64,12 @@ class KnobScreen(ModeScreen):
         self.show_confidence()
 
     def show_confidence(self) -> None:
-        on = cast("TfmApp", self.app).settings.confidence
+        binding = f"{self.MODE}.confidence"
+        on = cast("TfmApp", self.app).settings.confidence and binding in keymap.ALL
         for rows in self.query(PaintedRows):
             rows.touch()
         for panel in self.query(TokenPanel):
-            panel.legend(on)
+            panel.legend(binding if on else "")
 
     def refresh_status(self) -> None:
         super().refresh_status()

@@ -396,8 +396,7 @@ class TranslateScreen(KeptScreen):
     def _put(self, exchange: Exchange) -> None:
         """All that an exchange holds, onto the screen."""
         for place, tokens in enumerate(exchange.tokens):
-            for token in tokens:
-                self.target.append(place, token.piece, mark=token.settings_mark, logprob=token.logprob)
+            self.target.extend(place, [(t.piece, t.settings_mark, t.logprob) for t in tokens])
             if not tokens:
                 self.target.replace(place, exchange.text.split("\n")[place])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len, set_cell_size
 
 from tfm.core.engine.protocol import BeamHypothesis, Candidate, Token
-from tfm.tui.confidence import LEGEND
+from tfm.tui.confidence import legend
 from tfm.tui.safe_text import safe_text
 from tfm.tui.widgets.cells import Row, Span, width
 from tfm.tui.widgets.lines import Lines
@@ -27,12 +27,13 @@ class TokenPanel(Lines):
         self._beam: tuple[BeamHypothesis, ...] = ()
         self._hint = ""
         self._title = self._mark = ""
-        self._legend = False
+        self._legend = ""  # the binding that takes away the colours, while there are any
 
-    def legend(self, on: bool) -> None:
-        """Show what the colours of the text mean, at the right end of the rule."""
-        if on != self._legend:
-            self._legend = on
+    def legend(self, id: str) -> None:
+        """Show what the colours of the text mean, at the right end of the rule, and the key of this binding;
+        of none: there are no colours."""
+        if id != self._legend:
+            self._legend = id
             self.repaint()
 
     def title(self, text: str, mark: str = "") -> None:
@@ -52,8 +53,10 @@ class TokenPanel(Lines):
     def build(self, columns: int) -> Sequence[Sequence[Span]]:
         mark: Row = ((f"{MARK} {self._mark}", "live"), (" · ", "dim")) if self._mark else ()
         rule: Row = (("── ", "line"), *mark, (self._title, "dim"), (" " + "─" * columns, "line"))
-        legend = LEGEND if self._legend and columns >= width(LEGEND) else ()
-        return [(*_clip(rule, columns - width(legend)), *legend), *self._body(columns - 2)]
+        right = legend(self.keys_of_now.name(self._legend)) if self._legend else ()
+        if width(right) > columns:
+            right = ()
+        return [(*_clip(rule, columns - width(right)), *right), *self._body(columns - 2)]
 
     def _body(self, columns: int) -> Sequence[Sequence[Span]]:
         if self._beam:

@@ -7,6 +7,7 @@ One paragraph is one lane, which is one line of the source.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -85,6 +86,18 @@ class TokenStream(SearchableRows, can_focus=True):
         if mark:
             self._marks.add((lane, len(paragraph.starts)))
         paragraph.append(safe_text(piece, newlines=True))
+        self.touch()
+
+    def extend(self, lane: int, tokens: Sequence[tuple[str, bool, float]]) -> None:
+        """Tokens that are there already: of each, piece, mark and logprob as in :meth:`append`."""
+        paragraph = self._lanes[lane]
+        first = len(paragraph.starts)
+        for number, (_, mark, logprob) in enumerate(tokens, first):
+            if look := confidence.look(logprob):
+                self._looks[lane, number] = look
+            if mark:
+                self._marks.add((lane, number))
+        paragraph.extend([safe_text(piece, newlines=True) for piece, _, _ in tokens])
         self.touch()
 
     def replace(self, lane: int, text: str) -> None:

@@ -118,10 +118,7 @@ class Transcript(SearchableRows, can_focus=True):
 
     def _lay_out(self, view: TurnView) -> _Block:
         paragraph = Paragraph(min(self.columns, WIDEST))
-        for piece in view.pieces:
-            paragraph.starts.append(len(paragraph.text))
-            paragraph.text += safe_text(piece, newlines=True)
-        paragraph.rows = wrap(paragraph.text, 0, paragraph.columns)
+        paragraph.extend([safe_text(piece, newlines=True) for piece in view.pieces])
         view = view._replace(pieces=tuple(view.pieces))
         return _Block(
             view, paragraph, len(view.pieces), set(view.marks), dict(view.looks), view.live, view.note

@@ -6,8 +6,9 @@ up to the word that did not fit, so appended text can change the last row and no
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tfm.tui.widgets.cells import graphemes, stands_alone
@@ -75,6 +76,13 @@ class Paragraph:
         first = len(self.rows) - 1
         self.rows[first:] = wrap(self.text, self.rows[first].start, self.columns)
         return first
+
+    def extend(self, pieces: Sequence[str]) -> None:
+        """Add tokens that are there already, which is as if each were added by itself but laid out once."""
+        starts = itertools.accumulate((len(piece) for piece in pieces), initial=len(self.text))
+        self.starts.extend(itertools.islice(starts, len(pieces)))
+        self.text += "".join(pieces)
+        self.rows[-1:] = wrap(self.text, self.rows[-1].start, self.columns)
 
     def replace(self, text: str) -> None:
         """Put another text in place of this one, as a single token."""
