@@ -115,12 +115,15 @@ class _Pool:
 
     def compact(self) -> _Pool:
         """The same survivors in fewer columns; lanes with fewer of them end in -inf."""
-        left = self.z > float("-inf")
-        width, n_left = self.z.shape[1], int(left.sum(-1).max())
-        if width < _COMPACT_FROM or 2 * n_left > width:
+        if self.z.shape[1] < _COMPACT_FROM:
             return self
-        rows, columns = left.nonzero(as_tuple=True)
-        slots = (left.cumsum(-1) - 1)[rows, columns]
+        left = self.z > float("-inf")
+        left_B = stages.count(left)[:, 0]
+        n_left = int(left_B.max())
+        if 2 * n_left > self.z.shape[1]:
+            return self
+        rows, columns = left.nonzero(as_tuple=True)  # lane by lane
+        slots = torch.arange(len(rows), device=rows.device) - (left_B.cumsum(0) - left_B)[rows]
         ids = self.ids.new_zeros((len(self.z), n_left))
         z = self.z.new_full((len(self.z), n_left), float("-inf"))
         ids[rows, slots], z[rows, slots] = self.ids[rows, columns], self.z[rows, columns]
@@ -171,7 +174,7 @@ class _Run:
         rows = zip(
             _floats(tokens_B1),
             _floats(self.raw_BV.gather(-1, tokens_B1)),
-            _floats(torch.special.entr(self.raw_BV.exp()).sum(-1, keepdim=True)),
+            _floats(stages.nats(self.raw_BV)),
             _floats(final_BK.gather(-1, columns_B1)),
             self._next_mu(tokens_B1),
             rivals,
@@ -297,11 +300,11 @@ class _Run:
                 stage, int(n_left), mass, h_before, h_after, tuple(ids[: min(int(n_gone), _REMOVED_SHOWN)])
             )
             for n_left, mass, h_before, h_after, n_gone, ids in zip(
-                _floats(left.sum(-1, keepdim=True)),
+                _floats(stages.count(left)),
                 _floats((raw_BK.exp() * left).sum(-1, keepdim=True)),
                 _floats(stages.entropy(before.z)),
                 _floats(stages.entropy(after.z)),
-                _floats(gone.sum(-1, keepdim=True)),
+                _floats(stages.count(gone)),
                 before.ids.gather(-1, worst[:, :_REMOVED_SHOWN]).tolist(),
                 strict=True,
             )
