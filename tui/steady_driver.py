@@ -8,6 +8,7 @@ were found, and reads the keys twice.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -17,7 +18,9 @@ from textual.drivers.linux_driver import LinuxDriver
 class SteadyDriver(LinuxDriver):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._file = sys.__stdout__  # Textual draws on stderr, and so into the file of `tfm-tui 2>log`
+        # Textual draws on stderr, and so into the file of `tfm-tui 2>log`, and in the encoding of the locale.
+        stdout = 1 if sys.__stdout__ is None else sys.__stdout__.fileno()
+        self._file = os.fdopen(stdout, "w", encoding="utf-8", errors="replace", closefd=False)
 
     def _sigcont_application(self, *_: Any) -> None:
         if not self._auto_restart:  # another program has the terminal, and gives it back itself

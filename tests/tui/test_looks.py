@@ -134,6 +134,13 @@ def test_errors_may_go_to_a_file(tmp_path: Path) -> None:
     assert log.read_bytes() == b""
 
 
+def test_it_draws_in_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
+    with Terminal(environment={"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}) as terminal:
+        terminal.wait_for("╭─ English")
+        terminal.press("ctrl+q")
+        assert terminal.wait_to_end() == 0
+
+
 def test_no_color_sends_no_colour(tmp_path: Path) -> None:
     with Terminal(environment={"NO_COLOR": "1"}) as terminal:
         terminal.wait_for("German")
