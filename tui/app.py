@@ -32,7 +32,7 @@ from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from tfm.core.engine import protocol
-from tfm.tui import keymap, themes
+from tfm.tui import clipboard, keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.keys_file import keys_path, read_keys
 from tfm.tui.no_color import NoColours
@@ -399,6 +399,11 @@ class TfmApp(App[int]):
         lab = self.sessions["lab"]
         if lab.wanted is None and lab.loaded is None and session.info is not None:
             lab.wanted = session.info.name
+
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(text)
+        if clipboard.inside_tmux():
+            self.run_worker(clipboard.into_tmux(text), group="copy", exit_on_error=False)
 
     def action_help(self) -> None:
         from tfm.tui.screens.help import HelpScreen

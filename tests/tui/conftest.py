@@ -18,6 +18,9 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app remembers things: not in the home of whoever runs the tests. It has been opened before."""
     monkeypatch.setenv("TFM_HOME", str(tmp_path))
     (tmp_path / "settings.json").write_text('{"welcomed": true}')
+    monkeypatch.delenv(
+        "TMUX", raising=False
+    )  # what is copied is not for the buffers of whoever runs the tests
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from tfm.core.engine import protocol
 from tfm.core.engine.protocol import Lane, ModelLoaded, ScoredToken
 from tfm.core.sampling.settings import PRESETS
-from tfm.tui import keymap
+from tfm.tui import clipboard, keymap
 from tfm.tui.client import EngineProblem, Refused
 from tfm.tui.gaps import MASK
 from tfm.tui.screens.knob_screen import KnobScreen
@@ -285,8 +285,7 @@ class LabScreen(KnobScreen):
             f"{token.piece!r}\t{exp(token.logprob):.6f}\t{token.logprob:.4f}\t{token.rank}\t{token.entropy:.4f}"
             for token in self.reading.tokens
         ]
-        self.app.copy_to_clipboard("\n".join(rows) + "\n")
-        self.notify("Copied, where the terminal allows it (OSC 52).", markup=False)
+        clipboard.copy(self.app, "\n".join(rows) + "\n", "the tokens as a table")
 
     def _key(self, id: str) -> str:
         return cast("TfmApp", self.app).keys.name(id)
