@@ -12,6 +12,7 @@ from textual import work
 from tfm.tui import clipboard
 from tfm.tui.export import Page, as_text, export
 from tfm.tui.keeper import Keeper
+from tfm.tui.paths import PathSuggester
 from tfm.tui.screens.knob_screen import KnobScreen
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.sessions import NEW, RENAME, SessionsScreen
@@ -146,7 +147,8 @@ class KeptScreen(KnobScreen):
                 self.notify(f"Written: {files}", markup=False, timeout=10)
 
         hint = "A folder; a Markdown, a JSON and an SVG file are written there."
-        self.app.push_screen(Prompt("Export", text=str(Path.cwd()), hint=hint, act=write), done)
+        prompt = Prompt("Export", text=str(Path.cwd()), hint=hint, act=write, paths=PathSuggester())
+        self.app.push_screen(prompt, done)
 
     # ------------------------------------------------------------------ finding
     def action_find(self) -> None:

@@ -12,6 +12,7 @@ from tfm.core.engine import protocol
 from tfm.core.engine.protocol import ModelInfo
 from tfm.tui.client import EngineProblem
 from tfm.tui.commands.output import human_bytes
+from tfm.tui.paths import PathSuggester
 from tfm.tui.safe_text import safe_text
 from tfm.tui.screens.models_frame import ModelsFrame
 from tfm.tui.screens.prompt import Choice, Prompt
@@ -171,7 +172,10 @@ class ModelsScreen(ModelsFrame):
     async def action_import(self) -> None:
         check = _Checks(self.shelf.models)
         hint = "On the engine's machine: a Hugging Face folder, or a .gguf file."
-        source = await self.app.push_screen_wait(Prompt("Import: path", hint=hint, check=check.path))
+        paths = PathSuggester(".gguf") if self.session.client.box is None else None
+        source = await self.app.push_screen_wait(
+            Prompt("Import: path", hint=hint, check=check.path, paths=paths)
+        )
         if source is None:
             return
         source = source.strip()

@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
+from tfm.tui.paths import PathSuggester
 from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.wrap import wrap
@@ -24,29 +25,34 @@ class Prompt(ModalScreen[str | None]):
 
     ``check`` looks at it at once; ``act`` does something with it that takes a while, and what it
     returns is the answer. Both raise ValueError with the sentence that is shown in place; what was
-    typed stays.
+    typed stays. ``paths``: it is a path on this machine, which Tab completes.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back"),
+        Binding("tab", "complete", "complete", priority=True),
+    ]
 
     def __init__(
         self,
         title: str,
         *,
         text: str = "",
+        paths: PathSuggester | None = None,
         hint: str = "",
         check: Callable[[str], object] | None = None,
         act: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         super().__init__()
         self._title, self._text, self._hint = title, text, hint
-        self._check, self._act = check, act
+        self._check, self._act, self._paths = check, act, paths
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = plain(self._title)
-            dialog.border_subtitle = plain("Enter accept · Esc back")
-            yield Input(self._text, select_on_focus=True)
+            completes = "Tab complete · " if self._paths else ""
+            dialog.border_subtitle = plain(f"{completes}Enter accept · Esc back")
+            yield Input(self._text, select_on_focus=True, suggester=self._paths)
             yield Lines(id="answer")
 
     def on_mount(self) -> None:
@@ -77,6 +83,12 @@ class Prompt(ModalScreen[str | None]):
         sentence = safe_text(sentence)
         rows = wrap(sentence, 0, max(10, (answer.size.width or 60)))
         answer.show([((sentence[row.start : row.end], style),) for row in rows])
+
+    def action_complete(self) -> None:
+        """Take the path that is suggested."""
+        line = self.query_one(Input)
+        line.action_end()
+        line.action_cursor_right()
 
     def action_back(self) -> None:
         self.dismiss(None)

@@ -17,6 +17,7 @@ from tfm.core.engine import protocol
 from tfm.tui import keymap
 from tfm.tui.client import EngineProblem
 from tfm.tui.curves import MOST_RUNS
+from tfm.tui.paths import PathSuggester
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.starting import EXAMPLE, USAGE, run_start
 from tfm.tui.widgets.lines import name_box
@@ -118,10 +119,12 @@ class RunsRoom(VerticalScroll, can_focus=True):
     @work(exclusive=True, group="start")
     async def action_new_run(self) -> None:
         """Ask for the config until a run starts or the person goes back; what is wrong shows in place."""
+        client = cast("ModeScreen", self.screen).session.client
         prompt = Prompt(
             "New run: path of its config (TOML)",
             hint=f"On the engine's machine, where it goes on without this terminal. Also: {USAGE}",
             act=self._start_run,
+            paths=PathSuggester(".toml") if client.box is None else None,
         )
         run = await self.app.push_screen_wait(prompt)
         if run is not None:

@@ -19,6 +19,7 @@ from tfm.tui import curves, keymap
 from tfm.tui.client import EngineLost, EngineProblem
 from tfm.tui.curve_export import to_csv, to_svg, write_files
 from tfm.tui.machine import Machine
+from tfm.tui.paths import PathSuggester
 from tfm.tui.run_record import RunRecord
 from tfm.tui.safe_text import safe_text
 from tfm.tui.screens.checklist import Checklist
@@ -237,7 +238,8 @@ class WatchRoom(CurveRoom, can_focus=True):
 
         hint = "Two files with this beginning: every point as CSV, and these curves as SVG."
         start = str(Path.cwd() / Path(record.run).name)
-        self.app.push_screen(Prompt("Export the curves", text=start, hint=hint, act=write), done)
+        prompt = Prompt("Export the curves", text=start, hint=hint, act=write, paths=PathSuggester())
+        self.app.push_screen(prompt, done)
 
     @work(exclusive=True, group="talk")
     async def action_talk(self) -> None:
