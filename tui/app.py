@@ -17,15 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import msgspec
-from rich.console import RenderableType
 from rich.style import Style
-from textual import constants, events, on
+from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.styles import RulesMap
 from textual.dom import DOMNode
-from textual.driver import Driver
-from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widget import Widget
@@ -35,15 +32,12 @@ from tfm.core.engine import protocol
 from tfm.tui import clipboard, keymap, themes
 from tfm.tui.client import LOCAL_ENGINE, EngineClient, EngineLost, EngineProblem
 from tfm.tui.keys_file import keys_path, read_keys
-from tfm.tui.no_color import NoColours
-from tfm.tui.pace import QUESTION, Pace
 from tfm.tui.palette import palette, unsure
-from tfm.tui.safe_text import ControlFilter
 from tfm.tui.screens.base import ModeScreen
 from tfm.tui.session import TASKS, Session
 from tfm.tui.settings import Settings, SettingsFile
 from tfm.tui.steady_stylesheet import SteadyStylesheet
-from tfm.tui.tight_updates import ONE_WRITE, RESET, Shown, TightUpdate
+from tfm.tui.terminal_app import TerminalApp
 from tfm.tui.widgets.bars import FirstHint
 
 if TYPE_CHECKING:
@@ -74,7 +68,7 @@ def _factory(path: str) -> Callable[[], Screen[None]]:
     return make
 
 
-class TfmApp(App[int]):
+class TfmApp(TerminalApp):
     CSS_PATH = "app.tcss"
     TITLE = "tfm"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.APP]
@@ -94,10 +88,6 @@ class TfmApp(App[int]):
         super().__init__()
         self._palette: dict[str, Style] = {}
         self._palette_of = ""  # the theme that it was made for
-        self.shown = Shown()
-        self._on_its_way: RenderableType | None = None  # to the terminal
-        self._bracketed = True
-        self.pace = Pace(1 / constants.MAX_FPS)
         self._asked = False  # the person to sign in to the box
         self._settings = SettingsFile()
         if mode is None and model is None and self.settings.mode in self.MODES:
@@ -127,8 +117,6 @@ class TfmApp(App[int]):
     # ------------------------------------------------------------------ start and end
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, self._theme_chosen)
-        for signalled in (self.app_suspend_signal, self.app_resume_signal):  # a shell in between
-            signalled.subscribe(self, lambda _: self._leave_pen())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._go, 128 + number)
@@ -176,77 +164,17 @@ class TfmApp(App[int]):
                 screen.keep()  # now: the orderly way may take longer than there is time
         self.exit(status, return_code=status)
 
-    def get_driver_class(self) -> type[Driver]:
-        from textual.drivers.linux_driver import LinuxDriver
-
-        from tfm.tui.steady_driver import SteadyDriver
-
-        driver = super().get_driver_class()
-        return SteadyDriver if driver is LinuxDriver else driver
-
-    @on(Driver.SignalResume)
-    def _repaint(self) -> None:
-        """Stopped and continued: whatever the terminal shows by now, it is not ours."""
-        self.refresh(layout=True)
-
     async def action_leave(self) -> None:
         self.exit(0)
 
     async def on_unmount(self) -> None:
-        self._leave_pen()
+        self.leave_pen()
         await asyncio.sleep(min(self.pace.answer_in(time.monotonic()), 0.3))  # not into the shell's prompt
         self._save_settings()
         client = self.session.client
         await client.close()
         if client.box is not None:
             client.box.sign_out()
-
-    # ------------------------------------------------------------------ what is sent
-    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
-        """Every update on its way to the terminal, reduced to what is not shown yet."""
-        self._on_its_way = self.shown.tight(renderable)
-        super()._display(screen, self._on_its_way)
-        now = time.monotonic()
-        if (
-            self._driver is not None
-            and not self.is_headless
-            and self._running
-            and self.pace.wants_to_ask(now)
-        ):
-            self.pace.ask(now)
-            self._driver.write(QUESTION)
-
-    def _begin_update(self) -> None:
-        """Bracket what a terminal might show half done; of a token on a slow line brackets are a third."""
-        update = self._on_its_way
-        self._bracketed = (
-            not isinstance(update, TightUpdate) or len(update.render_segments(self.console)) > ONE_WRITE
-        )
-        if self._bracketed:
-            super()._begin_update()
-
-    def _end_update(self) -> None:
-        if self._bracketed:
-            super()._end_update()
-
-    def on_cursor_position(self, event: events.CursorPosition) -> None:
-        """The terminal's answer; its time is when it was read, however busy we have been since."""
-        self.pace.answer(event.time)
-
-    def on_resize(self) -> None:
-        self.shown.forget()  # a terminal may wrap or cut what it shows
-
-    def _leave_pen(self) -> None:
-        """Write in plain colours from here on: others will."""
-        if self._driver is not None and not self.is_headless:
-            self._driver.write(RESET)
-        self.shown.forget()
-
-    def action_redraw(self) -> None:
-        """Paint everything anew, whatever another program has written over it."""
-        self.shown.forget()
-        self.refresh()
-        self.screen.refresh()
 
     # ------------------------------------------------------------------ what is remembered
     @property
@@ -360,13 +288,6 @@ class TfmApp(App[int]):
         """Our own variables, for themes that do not know them."""
         ours = themes.DARK if self.current_theme.dark else themes.LIGHT
         return {name: ours.variables[name] for name in ("quiet", "faint", "line")}
-
-    # ------------------------------------------------------------------ what is safe to paint
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = [*super().get_line_filters(), ControlFilter()]
-        if not self.no_color:
-            return filters
-        return [*(f for f in filters if not isinstance(f, Monochrome | NoColor)), NoColours()]
 
     # ------------------------------------------------------------------ actions
     def greet(self) -> None:
