@@ -326,6 +326,14 @@ class TfmApp(TerminalApp):
         if clipboard.inside_tmux():
             self.run_worker(clipboard.into_tmux(text), group="copy", exit_on_error=False)
 
+    def action_help_quit(self) -> None:
+        """^C where nothing is selected that it could copy, out of habit: stop what is being made, or tell
+        how to leave."""
+        if isinstance(self.screen, ModeScreen) and self.screen.running:
+            self.call_later(self.run_action, "escape", self.screen)
+        else:
+            self.notify(self.keys.told("{app.quit} leaves; what is here is saved."), markup=False)
+
     def action_help(self) -> None:
         from tfm.tui.screens.help import HelpScreen
 

@@ -94,6 +94,21 @@ def test_an_engine_killed_in_mid_stream_is_a_message(tiny_translator: Path, tmp_
         assert terminal.wait_to_end() == 0
 
 
+def test_ctrl_c_stops_what_is_written_and_leaves_nothing(tiny_translator: Path, tmp_path: Path) -> None:
+    with app(tiny_translator, tmp_path, columns=110) as terminal:
+        terminal.wait_for("tiny-translator · cpu")
+        terminal.type("A boy sits on a woman.\n" * 40)
+        terminal.press("enter")
+        terminal.wait_until(lambda text: "Esc stop" in text and target(terminal).strip("▌ ") != "", "tokens")
+        terminal.type("\x03")
+        terminal.wait_for("stopped")
+        assert target(terminal).strip("▌ ")
+        terminal.type("\x03")
+        terminal.wait_for("^Q leaves")
+        terminal.press("ctrl+q")
+        assert terminal.wait_to_end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_restores_the_terminal(
     number: int, tiny_translator: Path, tmp_path: Path

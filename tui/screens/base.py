@@ -52,6 +52,11 @@ class ModeScreen(Screen[None]):
         return cast("TfmApp", self.app).keys.told(sentence)
 
     @property
+    def running(self) -> bool:
+        """Is something being made that can be stopped?"""
+        return False
+
+    @property
     def typing(self) -> bool:
         """Do letters go into a text now?"""
         return self.focused is not None and self.focused.check_consume_key("a", "a")

@@ -230,7 +230,8 @@ class ChatFrame(KeptScreen):
     def busy(self) -> bool:
         """Is a reply being written? Then say how to stop it."""
         if self.running:
-            self.notify("A reply is being written: Esc stops it, and keeps what is there.", markup=False)
+            sentence = "A reply is being written: {chat.stop} stops it, and keeps what is there."
+            self.notify(self.told(sentence), markup=False)
         return self.running
 
     def decode_with(self, decoding: Decoding) -> None:

@@ -368,6 +368,10 @@ class FillScreen(KnobScreen):
         sentence = f"That paste holds {event.length:,} characters and the text takes {PASTE_LIMIT:,}."
         self.notify(sentence, severity="warning", markup=False)
 
+    @property
+    def running(self) -> bool:
+        return self._drawing
+
     def action_escape(self) -> None:
         if self._drawing:
             self.workers.cancel_group(self, "ask")

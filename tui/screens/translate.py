@@ -157,7 +157,8 @@ class TranslateScreen(KeptScreen):
 
     def busy(self) -> bool:
         if self.running:
-            self.notify("A text is being translated: Esc stops it, and keeps what is there.", markup=False)
+            sentence = "A text is being translated: {translate.stop} stops it, and keeps what is there."
+            self.notify(self.told(sentence), markup=False)
         return self.running
 
     def changed(self) -> None:
