@@ -162,7 +162,7 @@ class ChatScreen(ChatBook):
 
     def _accept_edit(self, number: int, text: str) -> None:
         if not text.strip():
-            self.notify("A turn cannot be empty: Esc leaves it as it was.", markup=False)
+            self.notify(self.told("A turn cannot be empty: {chat.stop} leaves it as it was."), markup=False)
             return
         new = self.talk.edit(number, text)
         self.leave_edit()

@@ -131,7 +131,7 @@ def welcome(
     if info is not None:
         lines += [
             ("", ""),
-            ("Tab goes to the turns: edit them, pick other versions, take other tokens.", "dim"),
+            ("{chat.turns} goes to the turns: edit them, pick other versions, take other tokens.", "dim"),
             ("All is saved as it grows.", "dim"),
         ]
     return lines

@@ -165,7 +165,10 @@ class KeptScreen(KnobScreen):
             self._at = self._nearest()
             self._show_place()
 
-        hint = "n next · N previous · Esc ends it · capitals matter where there are some"
+        hint = self.told(
+            f"{{find.next}} next · {{find.previous}} previous · {{{self.MODE}.stop}} ends it · "
+            "capitals matter where there are some"
+        )
         self.app.push_screen(Prompt("Find", text=self._query, hint=hint, check=check), done)
 
     def _nearest(self) -> int:

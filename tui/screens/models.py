@@ -164,7 +164,8 @@ class ModelsScreen(ModelsFrame):
         same = shelf.compared is not None and shelf.compared.path == info.path
         shelf.compared = None if same else info
         if not same:
-            self.say(f"comparing with {info.name}: choose another one; Esc ends it", "live")
+            end = self.told("{models.stop} ends it")
+            self.say(f"comparing with {info.name}: choose another one; {end}", "live")
         self.show()
 
     # ------------------------------------------------------------------ bringing in
