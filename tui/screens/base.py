@@ -14,6 +14,7 @@ from textual.widget import Widget
 from tfm.tui import keymap, status
 from tfm.tui.frame_timer import FrameTimer
 from tfm.tui.widgets.bars import FirstHint, Header, KeyLine
+from tfm.tui.widgets.lines import keys_of
 
 if TYPE_CHECKING:
     from tfm.tui.app import TfmApp
@@ -49,7 +50,7 @@ class ModeScreen(Screen[None]):
 
     def told(self, sentence: str) -> str:
         """The sentence with the keys of now in place of the ids in braces."""
-        return cast("TfmApp", self.app).keys.told(sentence)
+        return keys_of(self).told(sentence)
 
     @property
     def running(self) -> bool:
@@ -94,7 +95,7 @@ class ModeScreen(Screen[None]):
     def refresh_keys(self) -> None:
         if self.is_mounted:
             ids, labels = self.keys_now()
-            keys = cast("TfmApp", self.app).keys
+            keys = keys_of(self)
             bindings = [keys.of(binding) for binding in keymap.by_id(ids)]
             self.query_one(KeyLine).keys(bindings, labels, typing=self.typing)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,9 +15,6 @@ from textual.widgets import Input
 from tfm.tui.safe_text import plain
 from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.message_input import MessageInput
-
-if TYPE_CHECKING:
-    pass
 
 SEPARATOR = "|"
 _ESCAPE = re.compile(r"\\([n\\])")

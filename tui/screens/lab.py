@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import exp
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual import on, work
 from textual.binding import BindingType
@@ -20,14 +20,14 @@ from tfm.tui.client import EngineProblem, Refused
 from tfm.tui.gaps import MASK
 from tfm.tui.screens.knob_screen import KnobScreen
 from tfm.tui.widgets.chain_view import ChainView
-from tfm.tui.widgets.lines import name_box
+from tfm.tui.widgets.lines import keys_of, name_box
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
 from tfm.tui.widgets.token_panel import TokenPanel
 from tfm.tui.widgets.token_table import TableHead, TokenTable
 
 if TYPE_CHECKING:
-    from tfm.tui.app import TfmApp
+    pass
 
 PAUSE = 0.1  # seconds on one token, or with one setting, after which the model is asked about it
 N_RIVALS = 12
@@ -288,7 +288,7 @@ class LabScreen(KnobScreen):
         clipboard.copy(self.app, "\n".join(rows) + "\n", "the tokens as a table")
 
     def _key(self, id: str) -> str:
-        return cast("TfmApp", self.app).keys.name(id)
+        return keys_of(self).name(id)
 
 
 def _masked(tokens: tuple[ScoredToken, ...], here: int) -> str:
