@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Any
 
 from textual._context import active_app
+from textual.screen import UPDATE_PERIOD, Screen
 from textual.timer import Timer
 
 
 class FrameTimer(Timer):
     """Ticks as soon as it is resumed, but for a period between the beginnings of two ticks."""
+
+    @classmethod
+    def of(cls, screen: Screen[Any], paint: Callable[[], None]) -> FrameTimer:
+        """The one for a screen, in the place of Textual's own; it waits to be resumed."""
+        timer = cls(screen, UPDATE_PERIOD, name="frames", callback=paint, pause=True)
+        timer._start()
+        screen._timers.add(timer)
+        return timer
 
     async def _run(self) -> None:
         _ = self._active  # made in this thread

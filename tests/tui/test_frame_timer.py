@@ -14,6 +14,10 @@ from textual.app import App
 
 from tfm.tui import frame_timer
 from tfm.tui.frame_timer import FrameTimer
+from tfm.tui.screens.stages import StagesScreen
+from tfm.tui.screens.translate import TranslateScreen
+
+from .driving import NO_ENGINE, driven, until
 
 PERIOD = 1 / 64
 
@@ -88,3 +92,12 @@ def test_nothing_is_painted_while_nothing_is_wanted() -> None:
         return before, len(seen)
 
     assert asyncio.run(ticks()) == (0, 1)
+
+
+async def test_modes_and_what_lies_over_them_are_painted_by_it() -> None:
+    async with driven(TranslateScreen, NO_ENGINE) as (screen, pilot):
+        assert isinstance(screen._update_timer, FrameTimer)
+        await pilot.press("tab", "o")
+        await until(pilot, lambda: isinstance(pilot.app.screen, StagesScreen), "the list of stages")
+        assert isinstance(pilot.app.screen._update_timer, FrameTimer)
+        assert not [timer for timer in (*screen._timers, *pilot.app.screen._timers) if "update" in timer.name]

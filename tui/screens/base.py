@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
-from textual.screen import UPDATE_PERIOD, Screen
+from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
 
@@ -65,11 +65,7 @@ class ModeScreen(Screen[None]):
     @property
     def _update_timer(self) -> Timer:
         if self._frames is None:
-            self._frames = FrameTimer(
-                self, UPDATE_PERIOD, name="frames", callback=self._on_timer_update, pause=True
-            )
-            self._frames._start()
-            self._timers.add(self._frames)
+            self._frames = FrameTimer.of(self, self._on_timer_update)
         return self._frames
 
     def _on_timer_update(self) -> None:

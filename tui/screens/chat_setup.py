@@ -9,10 +9,10 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from tfm.tui.safe_text import plain
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.message_input import MessageInput
 
@@ -27,7 +27,7 @@ class Setup(NamedTuple):
     max_tokens: int = 512
 
 
-class SetupScreen(ModalScreen[Setup | None]):
+class SetupScreen(Overlay[Setup | None]):
     """Three fields; Enter accepts all of them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -9,14 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from tfm.tui.safe_text import plain, safe_text
+from tfm.tui.screens.overlay import Overlay
 
 
-class Checklist(ModalScreen[tuple[str, ...] | None]):
+class Checklist(Overlay[tuple[str, ...] | None]):
     """Ticks among ``(value, text)`` pairs; the answer is in the order in which they were ticked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

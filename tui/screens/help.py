@@ -8,10 +8,10 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 
 from tfm.tui import keymap
 from tfm.tui.safe_text import plain
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.widgets.cells import Row
 from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.wrap import wrap
@@ -45,7 +45,7 @@ def _wrapped(text: str, columns: int) -> list[str]:
     return [text[line.start : line.end].rstrip() for line in wrap(text, 0, max(columns, 10))]
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Overlay[None]):
     """The keys of the screen below, grouped by where they work."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "dismiss", "back")]

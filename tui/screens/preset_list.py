@@ -13,12 +13,12 @@ from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.geometry import Region
-from textual.screen import ModalScreen
 
 from tfm.core.sampling.settings import PRESETS, SamplingSettings
 from tfm.tui import chain, keymap
 from tfm.tui.presets import Found, NameTaken, PresetFolder
 from tfm.tui.safe_text import plain
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.widgets.cells import Row
 from tfm.tui.widgets.lines import Lines, keys_of
@@ -68,7 +68,7 @@ class PresetRows(Lines):
         )
 
 
-class PresetList(ModalScreen[None]):
+class PresetList(Overlay[None]):
     """``on_use`` is given the settings that are taken, ``on_change`` what the folder holds after a change."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.PRESETS]

@@ -10,17 +10,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from tfm.tui.paths import PathSuggester
 from tfm.tui.safe_text import plain, safe_text
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.wrap import wrap
 
 
-class Prompt(ModalScreen[str | None]):
+class Prompt(Overlay[str | None]):
     """Asks for one line.
 
     ``check`` looks at it at once; ``act`` does something with it that takes a while, and what it
@@ -94,7 +94,7 @@ class Prompt(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class Choice(ModalScreen[str | None]):
+class Choice(Overlay[str | None]):
     """Choose one of ``(value, text)`` pairs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "back")]

@@ -12,13 +12,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from tfm.tui import keymap
 from tfm.tui.keeper import Keeper
 from tfm.tui.safe_text import plain, safe_text
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.store import Listed
 from tfm.tui.widgets.lines import keys_of
@@ -26,7 +26,7 @@ from tfm.tui.widgets.lines import keys_of
 NEW = ""  # what the screen answers for a new session
 
 
-class SessionsScreen(ModalScreen[str | None]):
+class SessionsScreen(Overlay[str | None]):
     """Answers the key of the session that was chosen, ``NEW``, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.SESSIONS]

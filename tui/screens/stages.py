@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.geometry import Region
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from tfm.core.sampling.settings import NEUTRAL, ORDERS, RANGES, SamplingSettings
@@ -21,6 +20,7 @@ from tfm.tui import chain, keymap
 from tfm.tui.keys_file import Keys
 from tfm.tui.presets import Found
 from tfm.tui.safe_text import plain
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.screens.token_biases import Resolve, TokenBiases
 from tfm.tui.widgets import knobs
@@ -118,7 +118,7 @@ class Stages(Lines):
         return (*left, *told)
 
 
-class StagesScreen(ModalScreen[None]):
+class StagesScreen(Overlay[None]):
     """Shows the chain; every change goes to ``on_change`` at once, also while a text is being written."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.STAGES]

@@ -8,14 +8,14 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 
 from tfm.tui.safe_text import plain
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.widgets.lines import Lines, keys_of
 from tfm.tui.widgets.message_input import MessageInput
 
 
-class TextPrompt(ModalScreen[str | None]):
+class TextPrompt(Overlay[str | None]):
     """The text as it was typed, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]

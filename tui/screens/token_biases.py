@@ -13,13 +13,13 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.geometry import Region
-from textual.screen import ModalScreen
 
 from tfm.core.engine.protocol import Tokenized, VocabularyToken
 from tfm.core.sampling.settings import SamplingSettings
 from tfm.tui import keymap
 from tfm.tui.client import EngineProblem
 from tfm.tui.safe_text import plain, safe_text
+from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.widgets.cells import Row
 from tfm.tui.widgets.lines import Lines, keys_of
@@ -84,7 +84,7 @@ class BiasList(Lines):
         )
 
 
-class TokenBiases(ModalScreen[None]):
+class TokenBiases(Overlay[None]):
     """Every change goes to ``on_change`` at once."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.BIASES]

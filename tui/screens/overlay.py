@@ -1,0 +1,18 @@
+"""Overlay: what lies over a mode for a while. It is painted as promptly as the mode itself."""
+
+from __future__ import annotations
+
+from textual.screen import ModalScreen, ScreenResultType
+from textual.timer import Timer
+
+from tfm.tui.frame_timer import FrameTimer
+
+
+class Overlay(ModalScreen[ScreenResultType]):
+    _frames: FrameTimer | None = None
+
+    @property
+    def _update_timer(self) -> Timer:
+        if self._frames is None:
+            self._frames = FrameTimer.of(self, self._on_timer_update)
+        return self._frames
