@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -136,6 +136,9 @@ def test_graphemes_have_the_width_that_the_terminal_gives_them() -> None:
 
 
 @given(st.lists(ALPHABET.filter(lambda text: text != "\n"), max_size=20).map("".join))
+@example("\u200d\u200da")
+@example("\u200d\u200d")
+@example("\u200d\u0301a\u200d\u200db")
 def test_widths_add_up(text: str) -> None:
     """Of its characters, of its cells and as the painting library counts it."""
     row = ((text, ""),)

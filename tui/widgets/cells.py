@@ -23,12 +23,16 @@ def graphemes(text: str) -> list[tuple[str, int]]:
     for number, line in enumerate(text.split("\n")):
         if number:
             found.append(("\n", 0))
-        spans, _ = split_graphemes(line)
+        letters = line.lstrip(JOINER)
+        if letters != line:
+            found.append((line[: len(line) - len(letters)], 0))
+        spans, _ = split_graphemes(letters)
         for start, end, wide in spans:
-            if _letter_of_flag(line[start:end]) and found and _letter_of_flag(found[-1][0]):
-                found[-1] = (found[-1][0] + line[start:end], found[-1][1] + wide)  # two make a flag
+            letter = letters[start:end]
+            if _letter_of_flag(letter) and found and _letter_of_flag(found[-1][0]):
+                found[-1] = (found[-1][0] + letter, found[-1][1] + wide)  # two make a flag
             else:
-                found.append((line[start:end], wide))
+                found.append((letter, wide))
     return found
 
 
