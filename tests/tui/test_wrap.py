@@ -47,6 +47,7 @@ pieces = st.lists(st.lists(ALPHABET, max_size=4).map("".join), max_size=30)
 
 
 @given(pieces, st.integers(1, 12))
+@example(["aa🇩🇪", "🏽"], 3)  # what comes after a flag does not take it apart
 def test_token_by_token_is_all_at_once(tokens: list[str], columns: int) -> None:
     growing = Paragraph(columns)
     for token in tokens:

@@ -29,7 +29,7 @@ def graphemes(text: str) -> list[tuple[str, int]]:
         spans, _ = split_graphemes(letters)
         for start, end, wide in spans:
             letter = letters[start:end]
-            if _letter_of_flag(letter) and found and _letter_of_flag(found[-1][0]):
+            if _letter_of_flag(letter[:1]) and found and _letter_of_flag(found[-1][0]):
                 found[-1] = (found[-1][0] + letter, found[-1][1] + wide)  # two make a flag
             else:
                 found.append((letter, wide))
