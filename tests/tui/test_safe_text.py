@@ -52,7 +52,7 @@ def test_no_control_survives(text: str) -> None:
 def test_it_is_idempotent_and_leaves_plain_text_alone(text: str) -> None:
     once = safe_text(text, newlines=True)
     assert safe_text(once, newlines=True) == once
-    printable = "".join(c for c in text if c.isprintable())
+    printable = "".join(c for c in text if c.isprintable() and c != "\u034f")  # which nobody sees
     assert safe_text(printable) == printable
 
 
