@@ -29,7 +29,7 @@ def completed(text: str, suffixes: tuple[str, ...] = ()) -> str | None:
                 for entry in islice(entries, LOOKED_AT)
                 if entry.name.startswith(begun)
                 and (begun or not entry.name.startswith("."))
-                and (entry.is_dir() or entry.name.endswith(suffixes or ("\0",)))
+                and (entry.is_dir() or entry.name.endswith(suffixes))
                 and entry.name.isprintable()
             ]
     except (OSError, RuntimeError):  # no such folder, or no such user after the tilde

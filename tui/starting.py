@@ -8,7 +8,8 @@ from tfm.core.engine import protocol
 
 USAGE = "mine.toml loop.max_steps=500 --nproc 2"
 EXAMPLE = """\
-# mine.toml: to translate, from pairs.tsv with a pair a line: source, TAB, target
+# mine.toml: to translate, from pairs.tsv,
+# which holds a pair a line: source, TAB, target
 name = "mine"
 
 [data]

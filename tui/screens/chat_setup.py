@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from tfm.tui.safe_text import plain
 from tfm.tui.screens.overlay import Overlay
-from tfm.tui.widgets.lines import Lines, keys_of
+from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.message_input import MessageInput
 
 SEPARATOR = "|"
@@ -45,7 +45,7 @@ class SetupScreen(Overlay[Setup | None]):
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = plain("This chat")
             dialog.border_subtitle = plain(
-                keys_of(self).told("{message.send} accept · Tab next · {message.newline} new line · Esc back")
+                self.told("{message.send} accept · Tab next · {message.newline} new line · Esc back")
             )
             yield Lines(id="about-system")
             yield MessageInput(
@@ -63,8 +63,8 @@ class SetupScreen(Overlay[Setup | None]):
         system.move_cursor(system.document.end)
         self._head("about-system", "System prompt", "what the model is told before the first turn")
         self._head("about-stop", "Stop strings", f"end a reply; {SEPARATOR} between them, \\n is a new line")
-        key = keys_of(self).name("chat.continue")
-        self._head("about-length", "Longest reply", f"in tokens; {key} goes on with one that was cut")
+        longest = self.told("in tokens; {chat.continue} goes on with one that was cut")
+        self._head("about-length", "Longest reply", longest)
 
     def _head(self, id: str, title: str, about: str) -> None:
         self.query_one(f"#{id}", Lines).show([((title, "strong"), (f"  {about}", "dim"))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import exp
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from textual import on, work
 from textual.binding import BindingType
@@ -20,14 +20,11 @@ from tfm.tui.client import EngineProblem, Refused
 from tfm.tui.gaps import MASK
 from tfm.tui.screens.knob_screen import KnobScreen
 from tfm.tui.widgets.chain_view import ChainView
-from tfm.tui.widgets.lines import keys_of, name_box
+from tfm.tui.widgets.lines import name_box
 from tfm.tui.widgets.sampling_panel import Decoding, SamplingPanel
 from tfm.tui.widgets.source_input import PASTE_LIMIT, SourceInput
 from tfm.tui.widgets.token_panel import TokenPanel
 from tfm.tui.widgets.token_table import TableHead, TokenTable
-
-if TYPE_CHECKING:
-    pass
 
 PAUSE = 0.1  # seconds on one token, or with one setting, after which the model is asked about it
 N_RIVALS = 12
@@ -97,7 +94,7 @@ class LabScreen(KnobScreen):
         name_box(self.given, title="Given", subtitle="what it translates")
         name_box(self.looked, title="Text")
         name_box(self.query_one(ChainView), title="The chain at this token")
-        self._note(f"Any text; {self._key('lab_text.look')} lets the model read it.")
+        self._note(self.told("Any text; {lab_text.look} lets the model read it."))
         self._lay_out()
 
     @property
@@ -286,9 +283,6 @@ class LabScreen(KnobScreen):
             for token in self.reading.tokens
         ]
         clipboard.copy(self.app, "\n".join(rows) + "\n", "the tokens as a table")
-
-    def _key(self, id: str) -> str:
-        return keys_of(self).name(id)
 
 
 def _masked(tokens: tuple[ScoredToken, ...], here: int) -> str:

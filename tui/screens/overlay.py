@@ -6,10 +6,15 @@ from textual.screen import ModalScreen, ScreenResultType
 from textual.timer import Timer
 
 from tfm.tui.frame_timer import FrameTimer
+from tfm.tui.widgets.lines import keys_of
 
 
 class Overlay(ModalScreen[ScreenResultType]):
     _frames: FrameTimer | None = None
+
+    def told(self, sentence: str) -> str:
+        """The sentence with the keys of now in place of the ids in braces."""
+        return keys_of(self).told(sentence)
 
     @property
     def _update_timer(self) -> Timer:

@@ -21,7 +21,7 @@ from tfm.tui.safe_text import plain
 from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.widgets.cells import Row
-from tfm.tui.widgets.lines import Lines, keys_of
+from tfm.tui.widgets.lines import Lines
 
 _NAME = 16  # columns
 
@@ -89,7 +89,7 @@ class PresetList(Overlay[None]):
         with Vertical(classes="dialog", id="presets") as dialog:
             dialog.border_title = plain("Presets")
             dialog.border_subtitle = plain(
-                keys_of(self).told(
+                self.told(
                     "{presets.take} take · {presets.save} save as · {presets.rename} rename · "
                     "{presets.delete} delete · {presets.close} back"
                 )

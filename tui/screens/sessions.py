@@ -21,7 +21,6 @@ from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Prompt
 from tfm.tui.store import Listed
-from tfm.tui.widgets.lines import keys_of
 
 NEW = ""  # what the screen answers for a new session
 
@@ -78,7 +77,7 @@ class SessionsScreen(Overlay[str | None]):
                 "Enter open · {sessions.new} new · {sessions.rename} name · {sessions.delete} delete · "
                 "{sessions.close} back"
             )
-        self.query_one(".dialog").border_subtitle = plain(sentence or keys_of(self).told(keys))
+        self.query_one(".dialog").border_subtitle = plain(sentence or self.told(keys))
 
     @property
     def _chosen(self) -> Listed | None:

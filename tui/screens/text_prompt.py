@@ -11,7 +11,7 @@ from textual.containers import Vertical
 
 from tfm.tui.safe_text import plain
 from tfm.tui.screens.overlay import Overlay
-from tfm.tui.widgets.lines import Lines, keys_of
+from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.message_input import MessageInput
 
 
@@ -29,7 +29,7 @@ class TextPrompt(Overlay[str | None]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = plain(self._title)
             dialog.border_subtitle = plain(
-                keys_of(self).told("{message.send} accept · {message.newline} new line · Esc back")
+                self.told("{message.send} accept · {message.newline} new line · Esc back")
             )
             yield MessageInput(self._text, soft_wrap=True, compact=True, show_line_numbers=False)
             yield Lines(id="hint")

@@ -22,7 +22,7 @@ from tfm.tui.safe_text import plain, safe_text
 from tfm.tui.screens.overlay import Overlay
 from tfm.tui.screens.prompt import Choice, Prompt
 from tfm.tui.widgets.cells import Row
-from tfm.tui.widgets.lines import Lines, keys_of
+from tfm.tui.widgets.lines import Lines
 from tfm.tui.widgets.token_panel import visible_piece
 
 Resolve = Callable[[Sequence[str], Sequence[int]], Awaitable[Tokenized]]
@@ -99,7 +99,7 @@ class TokenBiases(Overlay[None]):
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = plain("Logit bias and banned tokens")
             dialog.border_subtitle = plain(
-                keys_of(self).told(
+                self.told(
                     "{biases.add} add · {biases.lower} {biases.raise} turn · {biases.exact} type · "
                     "{biases.ban} ban · {biases.take_out} take out · {biases.close} back"
                 )

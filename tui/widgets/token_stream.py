@@ -81,10 +81,7 @@ class TokenStream(SearchableRows, can_focus=True):
     def append(self, lane: int, piece: str, *, mark: bool = False, logprob: float | None = None) -> None:
         """One more token of a lane. ``mark``: it is the first one drawn under new settings."""
         paragraph = self._lanes[lane]
-        if look := confidence.look(logprob):
-            self._looks[lane, len(paragraph.starts)] = look
-        if mark:
-            self._marks.add((lane, len(paragraph.starts)))
+        self._note_token(lane, len(paragraph.starts), mark, logprob)
         paragraph.append(safe_text(piece, newlines=True))
         self.touch()
 
@@ -93,12 +90,16 @@ class TokenStream(SearchableRows, can_focus=True):
         paragraph = self._lanes[lane]
         first = len(paragraph.starts)
         for number, (_, mark, logprob) in enumerate(tokens, first):
-            if look := confidence.look(logprob):
-                self._looks[lane, number] = look
-            if mark:
-                self._marks.add((lane, number))
+            self._note_token(lane, number, mark, logprob)
         paragraph.extend([safe_text(piece, newlines=True) for piece, _, _ in tokens])
         self.touch()
+
+    def _note_token(self, lane: int, number: int, mark: bool, logprob: float | None) -> None:
+        """How a token is to look."""
+        if look := confidence.look(logprob):
+            self._looks[lane, number] = look
+        if mark:
+            self._marks.add((lane, number))
 
     def replace(self, lane: int, text: str) -> None:
         """Another text for a lane (beam search changes its mind)."""
